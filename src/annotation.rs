@@ -23,6 +23,19 @@ use std::fmt;
 /// Annotations of a bundle.
 pub(crate) type Annotations = BTreeMap<String, String>;
 
+/// The annotations of a config.json. Nothing else of it is read: most containers request nothing.
+///
+/// # Errors
+/// It is no JSON, or its annotations are no texts.
+pub(crate) fn of_config_json(text: &[u8]) -> Result<Annotations> {
+    #[derive(Deserialize)]
+    struct Only {
+        annotations: Option<Annotations>,
+    }
+    let only: Only = serde_json::from_slice(text).context("config.json")?;
+    Ok(only.annotations.unwrap_or_default())
+}
+
 /// A container's request, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wishes {

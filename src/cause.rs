@@ -17,7 +17,7 @@ use std::fmt;
 pub(crate) enum Cause {
     /// The hook refused the container's request, with this reason.
     Refused(String),
-    /// Dump mode other than 1.
+    /// Dump mode other than 1 and 2.
     DumpMode(u32),
     /// Dump mode 2, and why the container's root cannot have the core.
     RootsCore(String),
@@ -221,7 +221,11 @@ impl fmt::Display for Cause {
             }
             Cause::Exists { path, existing } => match existing {
                 Existing::Number => {
-                    write!(f, "{path:?} exists, and so do {LAST} numbered ones (existing = number)")
+                    write!(
+                        f,
+                        "{path:?} exists, and so do {} numbered ones (existing = number)",
+                        LAST - 1
+                    )
                 }
                 _ => write!(f, "{path:?} exists, and it stays (existing = {})", existing.as_str()),
             },

@@ -99,7 +99,7 @@ fn proc_files(text: &[u8]) {
                 );
             }
         }
-        3 => drop(["Max file size", "Max core file size"].map(|name| proc::limit(text, name))),
+        3 => drop(["Max file size", proc::CORE_LIMIT].map(|name| proc::limit(text, name))),
         4 => drop(proc::auxiliary(text, proc::AT_SECURE)),
         _ => drop((proc::mapped_root(text), proc::printable(text))),
     }

@@ -18,7 +18,8 @@
 //!            --finish-->    Record     one line in the log, the last one of a file of JSON lines
 //! ```
 //!
-//! Both paths also use the saved sysctls and the container's directory of the store.
+//! The hook also writes the saved sysctls, which the dispatcher reads, and makes the container's
+//! directory of the store.
 //!
 //! `engine` makes the engines call the hook: it edits their specifications of containers, and their
 //! configuration. `runtime_check` asks a runtime whether it does for its hooks what ours needs.
@@ -28,7 +29,7 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! values   no effects
+//! values   no effects; only `config` reads one file
 //!  bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
 //! shared   effects that several entry points need
 //!  elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity

@@ -115,7 +115,7 @@ impl Limits {
     /// users who can stop the process that writes on their behalf, or make it hang, and could
     /// otherwise have any number of processes wait.
     pub fn with_slots(self) -> Self {
-        let concurrent = Self::set(self.concurrent).or(Self::defaults().concurrent);
+        let concurrent = Self::nonzero(self.concurrent).or(Self::defaults().concurrent);
         Limits { concurrent, ..self }
     }
 
@@ -202,18 +202,18 @@ impl Limits {
 
     /// Most bytes of all kept cores, if there is such a limit: neither 0 nor `unlimited` is one.
     pub(crate) fn most_bytes(&self) -> Option<u64> {
-        Self::set(self.bytes.and_then(Limit::finite))
+        Self::nonzero(self.bytes.and_then(Limit::finite))
     }
 
     /// A limit that is set; 0 counts as not set.
-    pub fn set(number: Option<u64>) -> Option<u64> {
+    pub fn nonzero(number: Option<u64>) -> Option<u64> {
         number.filter(|n| *n > 0)
     }
 }
 
 /// The lower of two limits, where 0 and `None` mean no limit.
 fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (Limits::set(a), Limits::set(b)) {
+    match (Limits::nonzero(a), Limits::nonzero(b)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (x, y) => x.or(y).or(a),
     }

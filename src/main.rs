@@ -1,6 +1,6 @@
-//! Entry point and subcommand dispatch. The verbs `hook`, `handle` and `serve`, and the names under
-//! which engines and kubectl start this program, are recognised here; everything else goes to the
-//! command-line parser, which those paths never load.
+//! Entry point and subcommand dispatch. The verbs `hook` and `handle`, and the names under which
+//! engines and kubectl start this program, are recognised here, and never load the command-line
+//! parser, to which everything else goes.
 
 #![no_main]
 
@@ -19,22 +19,17 @@ use std::process::ExitCode;
 fn start(args: Vec<OsString>) -> ExitCode {
     // Before anything else is changed: the real runtime inherits the state of this
     // process, including its umask.
-    if args
-        .first()
-        .is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref()))
-    {
+    let name = args.first().and_then(|path| Path::new(path).file_name());
+    if name == Some(engine::RUNTIME_NAME.as_ref()) {
         return run_runtime(args);
     }
-    if args
-        .first()
-        .is_some_and(|name| Path::new(name).file_name() == Some(cli::kubectl::NAME.as_ref()))
-    {
+    if name == Some(cli::kubectl::NAME.as_ref()) {
         return cli::kubectl::run(args);
     }
     // Files and directories get exactly the mode that the code names, whatever umask was inherited.
     oci_coredump::set_umask(0);
     if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
-        return plugin(engine::nri::run_started);
+        return plugin();
     }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
@@ -87,10 +82,10 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
 }
 
 /// Serves an engine as its NRI plugin. Errors go to the host's log.
-fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+fn plugin() -> ExitCode {
     report::init(LogTarget::Host, false);
     report::last_words(1);
-    match serve() {
+    match engine::nri::run_started() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("nri: {e:#}");

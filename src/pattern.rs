@@ -54,6 +54,12 @@ pub(crate) struct Specifiers {
     pub exe_path: Vec<u8>,
 }
 
+/// What the kernel is asked to say to the dispatcher, in this order, after the verb and the version
+/// of this list. `dump::crash::arguments` reads it.
+pub(crate) const HANDLE_SPECIFIERS: [&str; 16] = [
+    "%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E",
+];
+
 /// A value of `%h`, `%e`, `%f` or `%E` as the kernel escapes it, so that it is one component of a
 /// path.
 pub(crate) fn escaped(value: &[u8]) -> Vec<u8> {
@@ -145,7 +151,7 @@ impl FromStr for Pattern {
         if let Some(b) = text.iter().find(|b| b.is_ascii_control()) {
             return Err(Refusal::Control(*b));
         }
-        let template = Template::of_host(text);
+        let template = Template::parse(text);
         // An unknown specifier expands to nothing: `/a/.%z./core` becomes `/a/../core`. So the rule
         // is applied to the expanded path.
         let shape = template.expand_argument(&Specifiers::shape());
@@ -197,7 +203,7 @@ impl fmt::Debug for Pattern {
 impl Template {
     /// Parses a template of the host's, which is accepted as it is: the administrator is trusted,
     /// and the kernel refuses nothing either.
-    pub(crate) fn of_host(text: &[u8]) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
         let mut bytes = text.iter().copied();
@@ -367,9 +373,9 @@ impl Handler {
                 let words = pattern[1..]
                     .split(|b| matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | 0xa0))
                     .filter(|w| !w.is_empty());
-                Handler::Pipe(words.map(Template::of_host).collect())
+                Handler::Pipe(words.map(Template::parse).collect())
             }
-            Some(_) => Handler::File(Template::of_host(pattern)),
+            Some(_) => Handler::File(Template::parse(pattern)),
         }
     }
 }

@@ -136,7 +136,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Longest name that is kept, in bytes. An image reference, for one, has no bound of its own.
+    /// Longest name that is kept, in bytes. An image reference has no bound of its own.
     const LONGEST: usize = 1024;
 
     /// Whether a user means this container by `word`: its name, `pod/name`, `namespace/pod/name`,
@@ -222,7 +222,7 @@ pub(crate) struct Record {
     pub uid: u32,
     /// Real group ID on the host.
     pub gid: u32,
-    /// Dump mode: 1 normal, 2 set-user-ID.
+    /// Dump mode: 1 normal; 2: the core is for root only (`fs.suid_dumpable = 2`).
     pub dump_mode: u32,
     /// The pattern that the container requested.
     pub pattern: String,

@@ -10,6 +10,10 @@
 //!   limits/.host/                 the same of all containers together
 //!   limits/.forwarded/            the same of crashes that are no container's
 //!   crash-counts.json             what `metrics` tells of crashes since the boot
+//!   enabled/<id>                  what `enable` changed, for `disable`
+//!   sysctl.json                   the sysctls as they were before
+//!   coredump.socket               that of `serve`
+//!   swept, said-*                 when the last sweep was, and the last message of each kind
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //!   views/.pid-<id>               ... and in core_uses_pid there
 //! ```
@@ -45,7 +49,7 @@ const LOCKED: Duration = Duration::from_secs(3);
 /// Stamp file: its modification time is that of the last sweep.
 const SWEPT: &str = "swept";
 
-/// A container whose entry was removed by [`Registry::sweep`].
+/// A container whose entry was removed.
 #[derive(Debug)]
 pub(crate) struct RemovedContainer {
     pub id: String,
@@ -164,8 +168,8 @@ impl Registry {
     pub(crate) fn find(&self, key: &str) -> Option<Entry> {
         let (container_id, cause) = match self.read(&self.index, key.as_ref())? {
             Ok(entry) => return Some(entry),
-            // A user may write anything into his own registry. A damaged entry of his must not
-            // decide about crashes that are not his.
+            // Users may write anything into their own registry. A damaged entry there must not
+            // decide about crashes of others.
             Err(e) if self.user.is_some() => {
                 self.complain(key.as_ref(), &e);
                 return None;
@@ -192,8 +196,9 @@ impl Registry {
             .find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
     }
 
-    /// Removes an entry, its view, and its index keys unless another container has taken them over.
-    /// A missing entry is no error.
+    /// Removes an entry, what limits remember under its ID, and its index keys unless another
+    /// container has taken them over. Its views stay, see [`Registry::remove_views`]. A missing entry
+    /// is no error.
     pub(crate) fn remove(&self, id: &str) -> Result<Option<Entry>> {
         if let Err(e) = self.forget_limits(id) {
             log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");
@@ -237,8 +242,7 @@ impl Registry {
             .collect())
     }
 
-    /// Removes the entries of containers that are gone: the init process has ended, and no process
-    /// is left in its mount namespace that the entry could serve. Only runc runs a hook for a
+    /// Removes the entries of containers whose init process has ended. Only runc runs a hook for a
     /// container that failed to start; the entries of other runtimes' containers are removed here.
     pub(crate) fn sweep(&self) -> Result<Vec<RemovedContainer>> {
         let mut gone = Vec::new();

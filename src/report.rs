@@ -16,9 +16,9 @@ const IDENT: &str = "oci-coredump";
 /// Destination of the log messages of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// The hook and the dispatcher: to the host's log.
+    /// The dispatcher, the NRI plugin and the runtime wrapper: to the host's log.
     Host,
-    /// The hook: warnings and errors also to stderr, which the engine shows when the
+    /// The hook and `serve`: warnings and errors also to stderr, which the engine shows when the
     /// container does not start.
     HostAndStderr,
     /// Commands that a user runs: to stderr.

@@ -74,12 +74,12 @@ pub(crate) fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     })
 }
 
-/// A group of this user: the group of his run directory.
+/// A group of this user: the group of the run directory.
 pub(crate) fn group_of(uid: u32) -> Option<u32> {
     Some(file::stat(open_run_dir(uid)?).ok()?.gid)
 }
 
-/// Opens a directory of this user within another of his.
+/// Opens a directory of this user within another one.
 pub(crate) fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
     let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, Want::Directory).ok()?;
     is_of(&file::stat(&dir).ok()?, uid).then_some(dir)

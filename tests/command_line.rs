@@ -228,7 +228,7 @@ fn what_only_root_may_do() {
         let output = command.args(line.split(' ')).output().unwrap();
         let verb = line.split(' ').next().unwrap();
         let says =
-            format!("oci-coredump: {verb}: only root of the host may do it; run it with sudo");
+            format!("oci-coredump: {verb}: only root of the host may do this; run it with sudo");
         wrong.extend(check(&output, line, 1, &[&says]).err());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -46,11 +46,11 @@ impl Bench {
     /// Waits until the record of a core says that it is whole, and removes it.
     fn complete(&self, victim: &Victim, least: u64) {
         let whole = |r: &serde_json::Value| {
-            r["host_pid"] == victim.id()
+            r["host_pid"] == victim.pid()
                 && r["outcome"] == "written"
                 && r["size"].as_u64().is_some_and(|s| s >= least)
         };
-        let what = format!("a whole core of {}", victim.id());
+        let what = format!("a whole core of {}", victim.pid());
         wait_for(&what, Duration::from_secs(60), || self.host.records().iter().any(whole));
         std::fs::remove_file(victim.core()).unwrap();
     }

@@ -111,7 +111,7 @@ pub fn sample(mut victim: Victim, method: Method) -> Sample {
         return Sample { held, ..Sample::default() };
     }
     let core = core(&victim, method)
-        .unwrap_or_else(|| panic!("{method:?} left no core of {}", victim.id()));
+        .unwrap_or_else(|| panic!("{method:?} left no core of {}", victim.pid()));
     let meta = std::fs::metadata(&core).unwrap();
     remove(&core, method);
     Sample { held, size: meta.size(), disk: meta.blocks() * 512 }
@@ -145,7 +145,7 @@ fn core(victim: &Victim, method: Method) -> Option<PathBuf> {
         return Some(victim.core().to_owned()).filter(|c| c.exists());
     }
     // It gives its file the name last, and nobody waits for that.
-    within(Duration::from_secs(5), || Systemd::cores(victim.id().into()).pop())
+    within(Duration::from_secs(5), || Systemd::cores(victim.pid().into()).pop())
 }
 
 /// What this machine is, in one line.

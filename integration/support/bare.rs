@@ -54,7 +54,7 @@ impl Container {
             .spawn()
             .unwrap();
         hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
-        assert!(hook.wait().unwrap().success(), "the hook refused the benchmark's container");
+        assert!(hook.wait().unwrap().success(), "the hook refused the container");
         Container { init, directory: directory.to_owned(), _bundle: bundle }
     }
 
@@ -155,11 +155,6 @@ impl Victim {
         let mut text = String::new();
         self.output.read_to_string(&mut text).unwrap();
         (text.trim().parse().unwrap_or_else(|_| panic!("the victim said {text:?}")), end)
-    }
-
-    /// Its process ID.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Where its core goes.

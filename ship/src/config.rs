@@ -75,7 +75,7 @@ pub(crate) struct Upload {
     pub allow_http: bool,
     /// Further certificates that the server's may be signed by, in PEM.
     pub ca_file: Option<PathBuf>,
-    /// An AWS shared credentials file, for `s3://` and `oss://`.
+    /// An AWS shared credentials file, for `s3://`.
     pub credentials_file: Option<PathBuf>,
     /// The section of that file.
     pub profile: String,
@@ -90,7 +90,7 @@ pub(crate) struct Upload {
     pub rate: Option<u64>,
     /// Uploads at the same time, 1 to 2.
     pub concurrent: usize,
-    /// Where is remembered what has been uploaded.
+    /// The directory that remembers what has been uploaded.
     pub state: PathBuf,
     /// Who is told of each crash.
     pub webhook: Option<Webhook>,

@@ -1,4 +1,4 @@
-//! What is said of a word that there is not: the nearest one that there is.
+//! Hints for misspelt words: the nearest known one.
 
 /// Most letters that are changed, inserted or deleted in a word that was meant.
 const MOST: usize = 3;

@@ -75,7 +75,7 @@ impl Upload {
                 "keep_until_uploaded",
                 rule(
                     self.keep_until_uploaded.as_deref().is_none_or(is_age),
-                    "expected a number and s, m, h, d or w, such as 7d",
+                    "expected a time such as 7d or 2 weeks",
                 ),
             ),
             ("webhook", webhook.and_then(|webhook| broken_url(&webhook.url, true))),
@@ -132,8 +132,7 @@ fn broken_url(url: &str, allow_http: bool) -> Option<String> {
 
 /// Whether a text is a time as the helper reads it.
 fn is_age(text: &str) -> bool {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = &text[digits.len()..];
-    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    is_number && ["s", "m", "h", "d", "w"].contains(&unit)
+    let whole_days = jiff::SpanRelativeTo::days_are_24_hours();
+    let span = text.parse::<jiff::Span>().ok();
+    span.and_then(|span| span.to_duration(whole_days).ok()).is_some_and(|d| d.as_secs() >= 0)
 }

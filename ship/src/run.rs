@@ -29,7 +29,8 @@ struct Failed {
     next: Instant,
 }
 
-/// Twice as long each time, and a random half of it, so that nodes do not come all at once.
+/// Twice as long each time, less a random part, up to half of it, so that nodes do not come all at
+/// once.
 fn wait(times: u32) -> Duration {
     let whole = WAIT[0].saturating_mul(1 << times.min(16)).min(WAIT[1]);
     whole.mul_f64(rand::random_range(0.5..1.0))

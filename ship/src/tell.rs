@@ -54,6 +54,8 @@ pub(crate) struct Tellers {
 }
 
 impl Tellers {
+    /// Prepares the webhook and the events that `[upload]` asks for.
+    ///
     /// # Errors
     /// The key of the webhook, or `ca_file`, cannot be read.
     pub(crate) fn new(upload: &Upload) -> Result<Self> {

@@ -38,12 +38,8 @@ pub(super) struct Args {
     /// under, and may be omitted.
     #[arg(long, value_name = "PID", conflicts_with = "by")]
     pid: Option<i32>,
-    /// Look the container up with this command.
-    #[arg(
-        long,
-        value_name = "COMMAND",
-        help = "Look it up with this command and its options, such as \"runc --root /run/x\""
-    )]
+    /// Look it up with this command and its options, such as "runc --root /run/x".
+    #[arg(long, value_name = "COMMAND")]
     by: Option<String>,
     /// The pattern, as in the annotation: a core(5) template.
     #[arg(long)]

@@ -7,7 +7,7 @@ use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sysctl::{self, Saved};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -114,15 +114,13 @@ pub(super) fn install_engine(
 fn install_detected(out: &mut impl Write, options: &engine::Options, dry_run: bool) -> Result<()> {
     let engines = engine::detect::detect();
     ensure!(!engines.is_empty(), "no docker, containerd, podman or CRI-O is on this host");
-    let mut failed = None;
+    let mut failed = Vec::new();
     for engine in engines {
         if let Err(e) = install_engine(out, engine, options, dry_run) {
             log::error!("{e:#}");
-            failed = Some(engine);
+            failed.push(engine.name());
         }
     }
-    match failed {
-        Some(engine) => bail!("{} was not told", engine.name()),
-        None => Ok(()),
-    }
+    ensure!(failed.is_empty(), "could not configure {}", failed.join(", "));
+    Ok(())
 }

@@ -254,8 +254,9 @@ pub(super) fn container_root(record: &Record, registry: Option<&Registry>) -> Op
     let init = Proc::open(entry.init.pid).ok()?;
     let root = init.directory("root").ok()?;
     // A user can name any process; only one in a namespace of that user is accepted.
-    let his = entry.user.is_none() || init.namespace("user").ok().and_then(ns::owner) == entry.user;
-    (his && init.start_time().ok()? == entry.init.start_time).then_some(root)
+    let is_theirs =
+        entry.user.is_none() || init.namespace("user").ok().and_then(ns::owner) == entry.user;
+    (is_theirs && init.start_time().ok()? == entry.init.start_time).then_some(root)
 }
 
 /// Size in bytes, 0 if it cannot be read.

@@ -104,7 +104,7 @@ fn one_by_one(listener: &TcpListener, maker: &Mutex<Maker>) -> ! {
         match listener.accept() {
             // What goes wrong with a connection is its client's to see.
             Ok((stream, _)) => drop(connection(&stream, maker)),
-            // Out of descriptors or memory, for one.
+            // Out of descriptors or memory, for example.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }

@@ -4,22 +4,19 @@
 //! in it belongs to the debugger. It is emptied through descriptors, since a path could
 //! be made to lead elsewhere.
 //!
-//! A debugger that root starts gets a user and group ID that nothing else has: one of [`IDS`] that
-//! no process runs as and whose file in [`LOCKS`] is not locked.
+//! A debugger that root starts gets a user and group ID that nothing else has: one of [`DEBUGGERS`]
+//! that no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
 use crate::sys::file::FileId;
-use crate::sys::{AsFd, OwnedFd, executor, file, isolated_terminal, user};
+use crate::sys::user::{self, reserved::DEBUGGERS};
+use crate::sys::{AsFd, OwnedFd, executor, file, isolated_terminal};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Above all IDs of distributions, systemd (uid-ranges: to 2147418111) and subordinate
-/// ranges, and within 31 bits.
-pub(super) const IDS: Range<u32> = 2_147_450_880..2_147_451_904;
 /// Has an empty file for each ID that was ever used, which is locked while the ID is in use.
 const LOCKS: &str = "/run/oci-coredump-debug";
 /// Where the directories are made: on disk, since a core is large. Never
@@ -144,18 +141,20 @@ fn empty(dir: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Takes an unused ID of [`IDS`] with its lock.
+/// Takes an unused ID of [`DEBUGGERS`] with its lock.
 fn take_id() -> Result<(u32, OwnedFd)> {
     let locks = file::make_path(Path::new(LOCKS), 0o700)?;
     let used = used_ids()?;
-    let first = std::process::id() % (IDS.end - IDS.start);
-    for uid in (IDS.start + first..IDS.end).chain(IDS.start..IDS.start + first) {
+    let first = std::process::id() % (DEBUGGERS.end - DEBUGGERS.start);
+    for uid in
+        (DEBUGGERS.start + first..DEBUGGERS.end).chain(DEBUGGERS.start..DEBUGGERS.start + first)
+    {
         let lock = file::open_lock(&locks, uid.to_string().as_ref())?;
         if !used.contains(&uid) && file::try_lock(&lock)? {
             return Ok((uid, lock));
         }
     }
-    bail!("each user ID from {} to {} is in use by a debugger", IDS.start, IDS.end - 1)
+    bail!("each user ID from {} to {} is in use by a debugger", DEBUGGERS.start, DEBUGGERS.end - 1)
 }
 
 /// The user IDs of all processes.
@@ -208,7 +207,7 @@ fn sweep_one(parent: &OwnedFd, name: &OsString) {
         let names = file::names(again).ok()?;
         names.iter().find_map(|n| n.to_str()?.strip_prefix(OWNER)?.parse::<u32>().ok())
     });
-    let owner = owner.filter(|uid| IDS.contains(uid));
+    let owner = owner.filter(|uid| DEBUGGERS.contains(uid));
     let id = owner.map(|uid| {
         let locks = file::make_path(Path::new(LOCKS), 0o700)?;
         let lock = file::open_lock(&locks, uid.to_string().as_ref())?;

@@ -103,9 +103,7 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
     drop(store);
     let live = registry.as_ref().map_or(0, |r| {
         r.ids().map_or(0, |ids| {
-            ids.iter()
-                .filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives()))
-                .count()
+            ids.iter().filter(|i| r.get(i).is_some_and(|e| e.is_in_force())).count()
         })
     });
     if live > 0 {

@@ -45,7 +45,7 @@ pub(super) fn check(name: &[u8], kind: Kind<'_>) -> Result<(), &'static str> {
         }
         ([b"exe"], Kind::Link(to)) if inside_root(to) => Ok(()),
         ([b"lib", _], Kind::Link(to)) if to.strip_prefix(b"../").is_some_and(inside_root) => Ok(()),
-        ([b"exe"] | [b"lib", _], Kind::Link(_)) => Err("a link leads to a file below root/"),
+        ([b"exe"] | [b"lib", _], Kind::Link(_)) => Err("a link leads out of root/"),
         _ => Err(
             "it is none of core, exe, record.json, README, gdb.sh, root/..., lib/..., debug/...",
         ),
@@ -127,7 +127,7 @@ impl State<'_> {
         let (top, name) = (&name[..slash], &name[(slash + 1).min(name.len())..]);
         ensure!(
             !matches!(top, b"" | b"." | b"..") && *self.top.get_or_insert(top.to_vec()) == top,
-            "all is below one directory"
+            "entries lie below more than one directory"
         );
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::GNUSparse => Kind::File,
@@ -137,11 +137,11 @@ impl State<'_> {
             }
         };
         check(name, kind).map_err(anyhow::Error::msg)?;
-        ensure!(self.seen.insert(name.to_vec()), "each name is in it once");
+        ensure!(self.seen.insert(name.to_vec()), "this name is in it twice");
         let path = Path::new(crate::sys::proc::os(name));
         match kind {
             Kind::Link(target) => {
-                ensure!(header.entry_size().is_ok_and(|size| size == 0), "a link has no content");
+                ensure!(header.entry_size().is_ok_and(|size| size == 0), "a link has content");
                 let dir = self.into.dir(path.parent().unwrap_or(Path::new("")))?;
                 let last = path.file_name().unwrap_or_default();
                 Ok(file::symlink(dir, crate::sys::proc::os(target), last).context("symlink")?)
@@ -156,12 +156,12 @@ impl State<'_> {
                 };
                 let mut end = 0;
                 for (start, len) in &pieces {
-                    ensure!(*start >= end, "its pieces are in order");
-                    end = start.checked_add(*len).context("its pieces are inside of it")?;
+                    ensure!(*start >= end, "its pieces are out of order or overlap");
+                    end = start.checked_add(*len).context("its pieces do not fit its size")?;
                 }
                 ensure!(
                     end <= whole && pieces.iter().map(|(_, len)| len).sum::<u64>() == size,
-                    "its pieces are inside of it"
+                    "its pieces do not fit its size"
                 );
                 ensure!(
                     size <= self.room,

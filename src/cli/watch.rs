@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(2);
 
-/// So many times in a while ...
+/// After so many times in [`WHILE`] the pattern is left alone for as long: two programs that fight
+/// for it must not keep the host busy.
 const MOST: usize = 5;
 
-/// ... and it is left alone for as long: two programs that fight for it
-/// must not keep the host busy.
+/// See [`MOST`].
 const WHILE: Duration = Duration::from_secs(60);
 
 /// Restore kernel.core_pattern whenever another program has overwritten it, until stopped.

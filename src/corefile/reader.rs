@@ -58,7 +58,7 @@ pub(crate) struct Reading {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(crate) fn read_overview(core: &File) -> Result<Overview> {
+fn read_overview(core: &File) -> Result<Overview> {
     let result = sandbox::run(&QUICK, &[core.as_fd()], |out| {
         let answer = overview(core).map_err(|e| format!("{e:#}"));
         let _ = out.write_all(&serde_json::to_vec(&answer).unwrap_or_default());

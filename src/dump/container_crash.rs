@@ -55,7 +55,7 @@ impl ContainerCrash<'_> {
             Ok(SlotAnswer::Free) => Ok(None),
             Ok(SlotAnswer::Slot(slot)) => Ok(Some(slot)),
             Ok(SlotAnswer::Refused(cause)) => Err(cause),
-            // A user could have any number of helpers wait for what works for him.
+            // A user could have any number of helpers wait for what is the user's.
             Err(e) if entry.user.is_some() => {
                 Err(Cause::Failed(format!("the user's limits cannot be looked at: {e:#}")))
             }
@@ -132,7 +132,7 @@ impl ContainerCrash<'_> {
 
     /// How many records its account may have.
     pub(super) fn most_records(&self) -> u64 {
-        Limits::set(self.config.limits.records).unwrap_or(u64::MAX)
+        Limits::nonzero(self.config.limits.records).unwrap_or(u64::MAX)
     }
 
     /// Counts the crash for `metrics`. The process has been let go by then.

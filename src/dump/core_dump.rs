@@ -64,7 +64,7 @@ struct OlderCores {
 }
 
 impl OlderCores {
-    /// Not for a user's container: what his registration says is not trusted.
+    /// Not for a user's container: what the registration says is not trusted.
     fn of(case: &ContainerCrash<'_>, slot: Option<&mut Slot>) -> Self {
         let none = OlderCores { store: None, gone: Vec::new() };
         let is_stored = |slot: &Slot| slot.cores().iter().any(|core| core.stored.is_some());
@@ -90,7 +90,7 @@ impl OlderCores {
     }
 }
 
-/// What is known of a core when the record says what became of it.
+/// What of a core later steps may touch.
 #[derive(Clone, Copy, Debug)]
 struct Core {
     /// Device and inode number of the file, if there is one that may still be touched.
@@ -291,7 +291,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         true
     }
 
-    /// Gives the user whose container it is his copy of the record.
+    /// Gives the user whose container it is a copy of the record.
     fn copy_for_user(&mut self, core: Core) {
         let named = core.id.map(|id| (self.place.inside(&self.file), id));
         user_record::give_copy(&mut self.record, self.case.entry, named, self.slot);

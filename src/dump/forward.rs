@@ -115,8 +115,8 @@ fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
     });
 }
 
-/// As the kernel's file mode, under a slot of the user's: he can stop the writer, which acts as
-/// him, or have it hang in a file system of his. One that hangs keeps the slot.
+/// As the kernel's file mode, under a slot of the user's, who can stop the writer, which acts as
+/// the user, or have it hang in a file system. One that hangs keeps the slot.
 fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> {
     let append_pid = sysctl::core_uses_pid()? != 0;
     let file = match plan::host_file(crash, template, append_pid) {

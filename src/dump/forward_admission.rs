@@ -116,16 +116,16 @@ const FILE: JsonFile = JsonFile("busy", 1 << 20);
 /// How long the list may be another process's.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the crash that looks for room looks again, ...
+/// How often the crash that looks for room looks again.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// ... and how often those behind it check that their process is still there.
+/// How often the crashes behind it check that their process is still there.
 const STILL: Duration = Duration::from_secs(1);
 
 /// Of the crashes of a user that wait, only one at a time looks for room: a thousand would do
 /// little else. Users are spread over this many locks, since one may have many IDs: a container
 /// without a user namespace has all of them.
-pub(super) const QUEUES: u32 = 256;
+const QUEUES: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;

@@ -26,7 +26,7 @@ pub(crate) fn argv(text: &[u8]) {
         // Nobody is known without the numbers; what stands behind the last name is another
         // version's.
         assert!(all.len() >= arguments::NEEDED);
-        let path = crate::pattern::Template::of_host(b"/c/%p%P%i%I%u%g%d%s%t%h%e%f%E%c%C%F")
+        let path = crate::pattern::Template::parse(b"/c/%p%P%i%I%u%g%d%s%t%h%e%f%E%c%C%F")
             .expand(&said, true);
         let inside = plan::inside_path(&path, b"/", b"/");
         assert!(inside.first() == Some(&b'/') && !inside.windows(2).any(|pair| pair == b"//"));

@@ -21,7 +21,7 @@ mod forward_admission;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod invariants;
 mod policy;
-pub mod server;
+pub(crate) mod server;
 mod socket_to_pipe;
 mod writer;
 

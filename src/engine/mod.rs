@@ -2,7 +2,7 @@
 //! `exec` processes the limit.
 //!
 //! ```text
-//! install ENGINE:    docker, containerd, podman, crio  --Plan-->  change  --> host, log
+//! install ENGINE:    docker, containerd, podman, crio  --EngineChanges-->  host, log
 //!                    (text in, text out)                          undone by uninstall ENGINE
 //! install --detect:  detect: which of them are installed
 //! at run time:       runtime    Docker, ctr: an OCI runtime that edits the bundle and then

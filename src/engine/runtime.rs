@@ -177,9 +177,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             rewrite(&path, |text| spec::edit(text, bundle.as_deref(), config, &program, reach()?))
         }
         Call::Exec { process, id } => {
-            let Some(entry) = Registry::own()
-                .and_then(|r| r.get(&id))
-                .filter(|e| e.refused.is_none() && e.init_lives())
+            let Some(entry) = Registry::own().and_then(|r| r.get(&id)).filter(|e| e.is_in_force())
             else {
                 return Ok(());
             };
@@ -192,7 +190,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
 /// The hard RLIMIT_CORE of this process, and so of the runtime, in bytes: setting more
 /// could fail the container.
 pub(super) fn reach() -> Result<u64> {
-    Ok(Proc::open(std::process::id() as i32)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX))
+    Ok(Proc::open(std::process::id() as i32)?.core_limit()?.hard.unwrap_or(u64::MAX))
 }
 
 /// Replaces a file with the result of `edit`: a new file beside it and a rename,

@@ -6,7 +6,6 @@ use crate::bytes::Limit;
 use crate::config::Config;
 use crate::container_identity::{self, ContainerIdentity};
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -79,12 +78,7 @@ pub(crate) fn edit(
     program: &Path,
     reach: u64,
 ) -> Result<Option<Vec<u8>>> {
-    #[derive(Deserialize)]
-    struct Only {
-        annotations: Option<Annotations>,
-    }
-    let only: Only = serde_json::from_slice(text).context("config.json")?;
-    let all = only.annotations.unwrap_or_default();
+    let all = annotation::of_config_json(text)?;
     let known =
         bundle.filter(|_| ContainerIdentity::matters(&all, config.default_pattern.is_some()));
     let identity = match known.and_then(|bundle| Some((bundle, container_identity::id_of(bundle)?)))

@@ -5,7 +5,7 @@ use super::bounded_child;
 use super::change::{self, Changes, InContainer, OnHost};
 use super::context::HookContext;
 use super::plan::{self, ContainerStep, HookPlan, HostStep};
-use super::processes::{self, CORE_LIMIT};
+use super::processes;
 use super::remarks;
 use super::request::Request;
 use super::rootfs::Rootfs;
@@ -193,7 +193,7 @@ fn on_host(
         HostStep::Limit(soft, may_raise) => {
             let mut before = Vec::new();
             let set = processes::set(hook, "RLIMIT_CORE", &mut before, |pid, process| {
-                let old = process.limit(CORE_LIMIT)?;
+                let old = process.core_limit()?;
                 let new = processes::set_core_limit(pid, process, old, *soft, *may_raise)?;
                 if pid == hook.init.pid {
                     entry.soft_limit = Some(new);

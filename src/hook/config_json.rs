@@ -1,6 +1,5 @@
 //! Reads a bundle's config.json, as far as the hook needs it. Unknown fields are ignored.
 
-use crate::annotation::Annotations;
 use crate::first_process::is_init;
 use crate::pattern::Template;
 use crate::sys::file;
@@ -13,16 +12,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// Largest config.json that is read, in bytes.
 pub(super) const MAX: usize = 16 << 20;
-
-/// Parses only the annotations: nothing else is read for a container that requests nothing.
-pub(super) fn annotations(text: &[u8]) -> Result<Annotations> {
-    #[derive(Deserialize)]
-    struct Only {
-        annotations: Option<Annotations>,
-    }
-    let only: Only = serde_json::from_slice(text).context("config.json")?;
-    Ok(only.annotations.unwrap_or_default())
-}
 
 /// The parts of config.json that the hook needs.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -303,12 +292,12 @@ mod tests {
         assert_eq!(b.core_limit(), Some((0, 5)));
         assert!(b.hides_sysctls());
         assert_eq!(b.mount_label(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
-        assert_eq!(annotations(CONFIG).unwrap()["a"], "b");
+        assert_eq!(crate::annotation::of_config_json(CONFIG).unwrap()["a"], "b");
         let nulls =
             br#"{"root":null,"mounts":null,"process":null,"linux":null,"annotations":null}"#;
         assert!(
             !Bundle::parse(nulls).unwrap().hides_sysctls()
-                && annotations(nulls).unwrap().is_empty()
+                && crate::annotation::of_config_json(nulls).unwrap().is_empty()
         );
         assert_eq!(Bundle::parse(br#"{"linux":{"mountLabel":""}}"#).unwrap().mount_label(), None);
         assert!(Bundle::parse(b"[").is_err());

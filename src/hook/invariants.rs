@@ -1,6 +1,6 @@
 //! Invariants of the hook for untrusted input; see [`crate::fuzzing`].
 
-use super::config_json::{self, Bundle, Life};
+use super::config_json::{Bundle, Life};
 use super::plan;
 use super::request::Request;
 use super::state::{Stage, State};
@@ -19,7 +19,7 @@ pub(crate) fn state(text: &[u8]) {
 
 /// A config.json, from parsing to the plan.
 pub(crate) fn bundle(text: &[u8]) {
-    let Ok(annotations) = config_json::annotations(text) else { return };
+    let Ok(annotations) = annotation::of_config_json(text) else { return };
     crate::invariants::asked(&annotations);
     let names = ContainerIdentity::at("c", &annotations, text, Path::new("/bundle")).names;
     let container = names.container_name.as_deref();

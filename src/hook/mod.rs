@@ -31,7 +31,6 @@ use crate::sys::{budget, file, ns, selinux, text};
 use crate::{report, sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use context::{HookContext, Targets};
-use processes::CORE_LIMIT;
 use request::{Asked, Request};
 use rootfs::Rootfs;
 pub use state::Stage;
@@ -138,7 +137,7 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     }
     let registry = Registry::create()?;
     // Engines choose IDs, and two engines may choose the same one. The entry belongs to the first.
-    if let Some(other) = registry.get(&state.id).filter(|e| e.refused.is_none() && e.init_lives()) {
+    if let Some(other) = registry.get(&state.id).filter(|e| e.is_in_force()) {
         ensure!(
             other.init.pid == pid,
             "another container with this ID runs already (process {}), and keeps it",
@@ -187,11 +186,11 @@ fn check_installed(uid: u32, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Records the refusal for poststart and `doctor`. A container whose same process is
-/// registered already keeps its entry.
+/// Records the refusal for poststart and `doctor`. An entry of a container that lives and was not
+/// refused is kept.
 fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     let Ok(registry) = Registry::create() else { return };
-    if registry.get(&state.id).is_some_and(|e| e.refused.is_none() && e.init_lives()) {
+    if registry.get(&state.id).is_some_and(|e| e.is_in_force()) {
         return;
     }
     let Ok(_lock) = registry.lock() else { return };
@@ -220,7 +219,7 @@ fn poststart(state: &State) -> Result<()> {
     let Some(entry) = entry_of(state) else { return Ok(()) };
     let Some(soft) = entry.soft_limit else { return Ok(()) };
     let process = Proc::open(entry.init.pid)?;
-    let old = process.limit(CORE_LIMIT)?;
+    let old = process.core_limit()?;
     if Limit::from(old.soft) != soft {
         processes::set_core_limit(entry.init.pid, &process, old, soft, false)?;
     }

@@ -28,7 +28,7 @@ pub(super) enum ContainerStep {
 /// A step on the container's processes, the registry or the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HostStep {
-    /// Set the soft RLIMIT_CORE, and whether the hard limit may be raised for it.
+    /// Set the soft RLIMIT_CORE; the hard one is raised for it only if the second value says so.
     Limit(Limit, bool),
     /// Set `coredump_filter`, 0 to 0x1ff.
     Filter(u32),

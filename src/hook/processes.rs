@@ -10,9 +10,6 @@ use crate::sys::rlimit::{self, SoftAndHard};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The line of /proc/PID/limits.
-pub(super) const CORE_LIMIT: &str = "Max core file size";
-
 /// How often new processes are looked for. A process that forks before its own setting is changed
 /// has a child with the old one.
 const ROUNDS: usize = 8;

@@ -55,7 +55,7 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
     let path = state.bundle.join("config.json");
     let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let text = file::read_bounded(open, config_json::MAX, &path.display().to_string())?;
-    let annotations = config_json::annotations(&text)?;
+    let annotations = annotation::of_config_json(&text)?;
     if annotation::is_sandbox(&annotations) {
         return Ok(Asked::Nothing { why: "it is the sandbox of a pod".into() });
     }

@@ -61,7 +61,7 @@ pub(crate) fn enable(
         Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
     let plan = plan::plan(&request, config);
     let registry = Registry::create()?;
-    if let Some(entry) = registry.get(id).filter(|e| e.refused.is_none() && e.init_lives()) {
+    if let Some(entry) = registry.get(id).filter(|e| e.is_in_force()) {
         let since = if changes_of(&registry, &entry).is_ok_and(|changes| changes.is_none()) {
             "since its start, by its annotations"
         } else {

@@ -23,7 +23,7 @@ fn crash() -> Specifiers {
 }
 
 fn expand(template: &str, append_pid: bool) -> String {
-    String::from_utf8(Template::of_host(template.as_bytes()).expand(&crash(), append_pid)).unwrap()
+    String::from_utf8(Template::parse(template.as_bytes()).expand(&crash(), append_pid)).unwrap()
 }
 
 #[test]
@@ -44,10 +44,10 @@ fn escaped_as_the_kernel_does() {
 #[test]
 fn sysctls_that_name_the_core() {
     let seen = |template: &str, append, suffix| {
-        let (pattern, uses_pid) = Template::of_host(template.as_bytes()).as_sysctls(append, suffix);
+        let (pattern, uses_pid) = Template::parse(template.as_bytes()).as_sysctls(append, suffix);
         // Who computes the name by them gets what is done.
-        let named = Template::of_host(pattern.as_bytes()).expand(&crash(), uses_pid);
-        let done = Template::of_host(template.as_bytes()).expand(&crash(), append);
+        let named = Template::parse(pattern.as_bytes()).expand(&crash(), uses_pid);
+        let done = Template::parse(template.as_bytes()).expand(&crash(), append);
         assert_eq!(named, [&done, suffix.as_bytes()].concat());
         (pattern, uses_pid)
     };
@@ -121,7 +121,7 @@ fn a_container_may_ask_for_a_file_only() {
 
 #[test]
 fn directory_is_the_literal_prefix() {
-    let dir = |t: &str| Template::of_host(t.as_bytes()).directory();
+    let dir = |t: &str| Template::parse(t.as_bytes()).directory();
     assert_eq!(dir("/pod/data/dump/core-eci").as_deref(), Some("/pod/data/dump"));
     assert_eq!(dir("/cores/%e/core").as_deref(), Some("/cores"));
     assert_eq!(dir("/cores/a%e/core").as_deref(), Some("/cores"));
@@ -141,7 +141,7 @@ fn what_a_specifier_names_lies_below_the_fixed_directory() {
         ("/cores/core", None),
         ("%e/core", None),
     ] {
-        let template = Template::of_host(text.as_bytes());
+        let template = Template::parse(text.as_bytes());
         let path = template.expand(&crash(), true);
         let got = template.fixed_directory().map(|n| path[..n].to_vec());
         assert_eq!(got, fixed.map(|f| f.as_bytes().to_vec()), "{text}");
@@ -152,7 +152,7 @@ fn what_a_specifier_names_lies_below_the_fixed_directory() {
 fn handlers_of_the_host() {
     assert_eq!(Handler::of(b""), Handler::Nothing);
     assert_eq!(Handler::of(b"@/run/x.sock"), Handler::Socket);
-    assert_eq!(Handler::of(b"core.%p"), Handler::File(Template::of_host(b"core.%p")));
+    assert_eq!(Handler::of(b"core.%p"), Handler::File(Template::parse(b"core.%p")));
     let Handler::Pipe(args) = Handler::of(b"|/usr/lib/helper  %P \t%e\n%F") else {
         panic!("not a pipe")
     };
@@ -192,7 +192,7 @@ fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
 proptest! {
     #[test]
     fn expands_as_the_kernel_does(pattern in "[%a-zA-Z/. ]{0,127}", uses_pid: bool) {
-        let ours = Template::of_host(pattern.as_bytes()).expand(&crash(), uses_pid);
+        let ours = Template::parse(pattern.as_bytes()).expand(&crash(), uses_pid);
         prop_assert_eq!(ours, kernel(pattern.as_bytes(), &crash(), uses_pid));
     }
 

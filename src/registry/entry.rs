@@ -162,6 +162,11 @@ impl Entry {
         keys
     }
 
+    /// Whether its container lives, and was not refused.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.refused.is_none() && self.init_lives()
+    }
+
     /// Whether the process with the init's PID now is still the init process of the entry.
     pub(crate) fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };

@@ -2,7 +2,7 @@
 //! that it is told, and reports what it observes.
 
 use crate::sys::file;
-use crate::sys::proc::Proc;
+use crate::sys::proc::{self, CORE_LIMIT, Proc};
 use crate::sys::resolve::{self, Below, Want};
 use crate::sys::rlimit::{self, SoftAndHard};
 use crate::sys::{filesystem, mount, ns};
@@ -19,16 +19,15 @@ use std::time::Duration;
 /// The directory in the container that holds what this program needs there.
 pub(super) const INSIDE: &str = "/verify";
 /// The directory in the container that a hook makes and mounts on.
-pub(super) const VOLUME: &str = "verify/volume";
+const VOLUME: &str = "verify/volume";
 /// The file in the container that a hook mounts on.
-pub(super) const VIEW: &str = "proc/sys/kernel/core_pattern";
+const VIEW: &str = "proc/sys/kernel/core_pattern";
 /// The environment variable that config.json gives a hook.
 pub(super) const VARIABLE: &str = "OCI_COREDUMP_VERIFY";
 /// The annotation of the container.
 pub(super) const ANNOTATION: &str = "oci-coredump.verify/token";
 
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "user"];
-const CORE: &str = "Max core file size";
 
 /// How long the program, or a hook that is told to hang, lives: longer than
 /// any runtime waits for it.
@@ -198,7 +197,7 @@ pub(super) fn own_namespaces() -> BTreeMap<String, u64> {
 }
 
 fn core(limits: &[u8]) -> Option<u64> {
-    crate::sys::proc::limit(limits, CORE).map(|l| l.soft.unwrap_or(u64::MAX))
+    proc::limit(limits, CORE_LIMIT).map(|l| l.soft.unwrap_or(u64::MAX))
 }
 
 /// The soft RLIMIT_CORE of a process; `u64::MAX` for unlimited.
@@ -263,7 +262,7 @@ fn mount_into(pid: i32, directory: &Path, observation: &Observation) -> Result<(
 }
 
 fn set_limit(pid: i32, soft: u64) -> Result<()> {
-    let hard = Proc::open(pid)?.limit(CORE)?.hard;
+    let hard = Proc::open(pid)?.core_limit()?.hard;
     if hard.is_some_and(|h| h < soft) {
         bail!(
             "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher \

@@ -152,8 +152,13 @@ impl Proc {
         sleep(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
+    /// Its RLIMIT_CORE.
+    pub(crate) fn core_limit(&self) -> Result<SoftAndHard> {
+        self.limit(CORE_LIMIT)
+    }
+
     /// One of its resource limits, by its name in /proc/PID/limits.
-    pub(crate) fn limit(&self, name: &str) -> Result<SoftAndHard> {
+    fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
@@ -275,6 +280,9 @@ pub(crate) fn mapped_root(text: &[u8]) -> Option<u32> {
         (words.next()? == "0").then(|| words.next()?.parse().ok())?
     })
 }
+
+/// The name of RLIMIT_CORE in /proc/PID/limits.
+pub(crate) const CORE_LIMIT: &str = "Max core file size";
 
 /// A soft and hard limit of /proc/PID/limits. `None`: no such line.
 pub(crate) fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {

@@ -7,7 +7,7 @@ use super::cred;
 use super::descriptor;
 use super::filter::{self, BpfProgram, Rule, Rule::Allow};
 use super::process;
-use super::user;
+use super::user::{self, reserved::READER};
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::Write;
@@ -38,11 +38,8 @@ pub(crate) struct ChildOutput {
     pub cut: Option<String>,
 }
 
-/// The user and group ID of the sandboxes that root makes: no other process has it, nor does any
-/// file. Above the IDs of distributions, systemd and subordinate ranges.
-const READER: u32 = 2_147_450_879;
-/// The user and group ID that own nothing, for root of a user namespace, which may not use the
-/// other.
+/// The user and group ID that own nothing, for root of a user namespace, which may not use
+/// [`READER`].
 const NOBODY: u32 = 65534;
 
 /// Runs `work` in a sandbox. The caller must be single-threaded. `keep` are the descriptors that

@@ -3,12 +3,27 @@
 use std::io::Read;
 use std::sync::OnceLock;
 
+/// IDs that no user and no file of a host has: above those of distributions, systemd (uid-ranges:
+/// to 2,147,418,111) and subordinate ranges, and within 31 bits.
+pub(crate) mod reserved {
+    use std::ops::Range;
+
+    /// The group of a user whose group is not known.
+    pub(crate) const NO_GROUP: u32 = 2_147_450_877;
+    /// User and group of the program that fetches, if root starts it.
+    pub(crate) const FETCHER: u32 = 2_147_450_878;
+    /// User and group of the sandboxes that root makes.
+    pub(crate) const READER: u32 = 2_147_450_879;
+    /// Users of debuggers that root starts, one each.
+    pub(crate) const DEBUGGERS: Range<u32> = 2_147_450_880..2_147_451_904;
+}
+
 /// The user who runs this process, on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     /// Root, in the initial user namespace or in a user namespace of root's.
     Root,
-    /// This user, by the ID on the host; possibly as root of a user namespace of his own.
+    /// This user, by the ID on the host; possibly as root of a user namespace of their own.
     User(u32),
 }
 

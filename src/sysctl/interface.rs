@@ -3,7 +3,7 @@
 
 use super::values::core_pattern;
 use crate::config::{Config, KernelInterface};
-use crate::pattern::MAX_LEN;
+use crate::pattern::{HANDLE_SPECIFIERS, MAX_LEN};
 use crate::sys::{kernel, ns, proc, socket};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -21,9 +21,6 @@ const SINCE: (u32, u32) = (6, 17);
 /// How long a server may take to end the connection of a process that has not crashed.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
-const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
-
 /// The pattern that makes the kernel start `helper`.
 ///
 /// # Errors
@@ -36,7 +33,7 @@ pub(crate) fn dispatch_pattern(helper: &Path) -> Result<String> {
         !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'),
         "helper path {path:?} may not hold white space or `%`"
     );
-    let pattern = format!("|{path} {HANDLE_ARGUMENTS}");
+    let pattern = format!("|{path} handle v1 {}", HANDLE_SPECIFIERS.join(" "));
     ensure!(
         pattern.len() <= MAX_LEN,
         "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed",

@@ -27,9 +27,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The user and group ID of the program that fetches, if root starts it: next to that of the
-/// sandboxes, and no other process has it.
-const FETCHER: u32 = 2_147_450_878;
 /// Where a file is kept while it is used, if there is no cache. Never taken from the environment.
 const PLACE: &str = "/var/tmp";
 /// Exit status: the server does not have it.
@@ -206,7 +203,7 @@ impl Fetcher {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         if user::is_host_root() {
-            command.uid(FETCHER).gid(FETCHER);
+            command.uid(user::reserved::FETCHER).gid(user::reserved::FETCHER);
         }
         let mut child = command.spawn().with_context(shown)?;
         let received =

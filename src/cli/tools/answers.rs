@@ -89,13 +89,9 @@ pub(super) fn of_shim(id: &str, pid: i32) -> Option<RunningContainer> {
 
 /// The names of a container with this bundle; the inner `None` for a sandbox.
 fn of_bundle(id: &str, bundle: &Path) -> Option<Option<Names>> {
-    #[derive(serde::Deserialize)]
-    struct Only {
-        annotations: Option<annotation::Annotations>,
-    }
     let open = std::fs::File::open(bundle.join("config.json")).ok()?;
     let text = crate::sys::file::read_bounded(open, MAX, "config.json").ok()?;
-    let all = serde_json::from_slice::<Only>(&text).ok()?.annotations.unwrap_or_default();
+    let all = annotation::of_config_json(&text).ok()?;
     Some(match annotation::is_sandbox(&all) {
         true => None,
         false => Some(ContainerIdentity::at(id, &all, &text, bundle).names),

@@ -7,9 +7,10 @@ use crate::corefile::head::CoreHead;
 use crate::corefile::image::Image;
 use crate::elf::spans::{Spans, merge};
 
-/// Segments up to this size may hold what the dynamic linker keeps, and global variables, ...
+/// Segments up to this size, in bytes, may hold what the dynamic linker keeps, and global
+/// variables.
 const SMALL: u64 = 256 << 10;
-/// ... as long as there are no more than so many bytes of them.
+/// Most bytes of those segments together.
 const MOST: u64 = 8 << 20;
 /// Most pages around registers.
 const MOST_PAGES: usize = 1024;

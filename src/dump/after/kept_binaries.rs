@@ -1,5 +1,5 @@
 //! After the process was let go, its executable and libraries go into the store, so that its core
-//! can be read when the container is gone. Nobody waits for this, and all other work goes first.
+//! can be read when the container is gone. Nobody waits for this.
 //!
 //! Which they are, the child said that has read the core; what it could not open is not kept. A
 //! second one, started only if something is missing in the store, copies into files that were
@@ -32,10 +32,10 @@ const COPY: SandboxBounds = SandboxBounds {
     file: 0,
 };
 
-/// How long another crash of the same container is waited for: as long as its copy may take, ...
+/// How long another crash of the same container is waited for: as long as its copy may take.
 const TURN: Duration = COPY.time;
 
-/// ... or, of one that has its slot meanwhile, no longer than nobody notices.
+/// The same for a crash that has its slot meanwhile: no longer than nobody notices.
 const SHORT: Duration = Duration::from_secs(2);
 
 /// How often one that waits looks whether the other one has the same files in hand.

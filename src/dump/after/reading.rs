@@ -1,6 +1,6 @@
 //! After the process was let go, its core is read once: in which function it crashed, with a hash
 //! by which the same crash is recognised, and which executable and libraries belong to it. Nobody
-//! waits for this, and all other work goes first.
+//! waits for this, and for the first five seconds all other work goes first.
 //!
 //! A child that has become the crasher opens the core and what it names. From then on it can open
 //! nothing, and reads what the summary needs.

@@ -11,25 +11,23 @@ use crate::sys::cred::{self, Credentials};
 use crate::sys::file::FileId;
 use crate::sys::proc::printable;
 use crate::sys::text::one_line;
+use crate::sys::user::reserved;
 use crate::sys::{AsFd, descriptor};
 use crate::users;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// A group ID that is in use nowhere, for a user whose group is not known.
-const NO_GROUP: u32 = 2_147_450_879;
-
 /// How long the user's directories may take to answer. The parent keeps this deadline: the user
-/// could stop the child, and a directory of his may be a file system that he serves himself.
+/// could stop the child, and a directory may be a file system that the user serves.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most bytes of the reason why there is none.
 const MOST: usize = 512;
 
-/// Writes the copy, as the user, into the store that his registration names. Whether the core is
-/// where it says on the host is found out by him too: then the record says so. `core`: its path
-/// inside, and the device and inode number of the file.
+/// Writes the copy, as the user, into the store that the registration names. Whether the core is
+/// where it says on the host is found out as the user too: then the record says so. `core`: its
+/// path inside, and the device and inode number of the file.
 ///
 /// For a container of root's it does nothing.
 ///
@@ -44,7 +42,7 @@ pub(crate) fn give_copy(
     let host = core
         .as_ref()
         .and_then(|(inside, id)| Some((plan::host_path(inside, entry.place.mount.as_ref())?, *id)));
-    // The user's container writes to a store of his own, not to root's.
+    // The user's container writes to the user's store, not to root's.
     if record.location == Location::Store {
         record.location = Location::Volume;
     }
@@ -67,7 +65,7 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
     const FAILED: i32 = 1;
     let (read, say) = descriptor::pipe()?;
     // The group root would be a privilege.
-    let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(NO_GROUP);
+    let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(reserved::NO_GROUP);
     let child = child::fork(|| {
         let attempt = || -> Result<bool> {
             descriptor::release_stdin();

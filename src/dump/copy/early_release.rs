@@ -19,10 +19,10 @@ use crate::sys::memory::Span;
 use crate::sys::pinned_memory::{HeldMemory, Hold};
 use std::sync::Arc;
 
-/// Areas up to this size are copied before the release, ...
+/// Areas up to this size, in bytes, are copied before the release.
 const SMALL: u64 = 256 << 10;
 
-/// ... as long as there are no more than this many bytes of them.
+/// Most bytes of those areas together.
 const MOST: u64 = 4 << 20;
 
 /// The kernel follows a list of robust futexes no further than this: `ROBUST_LIST_LIMIT`.

@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 /// Below this many bytes threads and page maps cost more than they bring.
 pub(crate) const WORTH: u64 = 8 << 20;
 
-/// Most threads. More do not help one file, ...
+/// Most threads of a plain copy: more do not help one file.
 const THREADS: usize = 4;
 
-/// ... but where it is compressed.
+/// Most threads of a compressed copy.
 const PACKERS: usize = 16;
 
 /// Bytes of a thread's stack.

@@ -1,7 +1,7 @@
 //! What the kernel said of a crash: the arguments of its pipe helper.
 
 use super::transport::Transport;
-use crate::pattern::Specifiers;
+use crate::pattern::{HANDLE_SPECIFIERS, Specifiers};
 use crate::sys::{OwnedFd, descriptor};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
@@ -33,11 +33,6 @@ impl Crash {
     }
 }
 
-/// What stands where, after the word that names the version of the list.
-const NAMES: [&str; 16] = [
-    "%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E",
-];
-
 /// How many there must be: the numbers without which nothing can be done.
 pub(crate) const NEEDED: usize = 10;
 
@@ -53,19 +48,17 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Specifiers> {
     let args = if args.first().is_some_and(is_version) { &args[1..] } else { args };
     ensure!(
         args.len() >= NEEDED,
-        "expected {} arguments ({}), got {}: this verb is for the kernel",
-        NAMES.len(),
-        NAMES.join(" "),
+        "expected at least {NEEDED} arguments ({}), got {}: this verb is for the kernel",
+        HANDLE_SPECIFIERS[..NEEDED].join(" "),
         args.len()
     );
     let mut args = args.to_vec();
-    args.resize(args.len().max(NAMES.len()), OsString::new());
+    args.resize(args.len().max(HANDLE_SPECIFIERS.len()), OsString::new());
     let args = args.as_slice();
     fn number<T: std::str::FromStr>(args: &[OsString], i: usize) -> Result<T> {
-        args[i]
-            .to_str()
-            .and_then(|s| s.parse().ok())
-            .with_context(|| format!("{} = {:?} is no number of its range", NAMES[i], args[i]))
+        args[i].to_str().and_then(|s| s.parse().ok()).with_context(|| {
+            format!("{} = {:?} is no number of its range", HANDLE_SPECIFIERS[i], args[i])
+        })
     }
     let bytes = |i: usize| args[i].as_bytes().to_vec();
     Ok(Specifiers {

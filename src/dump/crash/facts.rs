@@ -89,7 +89,7 @@ impl Facts {
             secure: proc::auxiliary(&auxv, proc::AT_SECURE).is_none_or(|v| v != 0),
             vdso: proc::auxiliary(&auxv, proc::AT_SYSINFO_EHDR),
             file_size_limit: limit("Max file size")?.soft,
-            core_limit: limit("Max core file size")?,
+            core_limit: limit(proc::CORE_LIMIT)?,
             subject: Subject::of(&task),
             profile: Profile::of(&task),
             status,

@@ -81,7 +81,7 @@ impl Crash {
         };
         let task = process.task(tid)?;
         let (status, innermost) = (task.status()?, |ids: &[i32]| ids.last().copied());
-        let core = task.limit("Max core file size")?;
+        let core = task.core_limit()?;
         if core.soft == Some(1) {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
-//! Who crashed: what the kernel's arguments and /proc say, and whose container it was.
+//! Who crashed: what the kernel's arguments and /proc say, whose container it was, and how the core
+//! comes (`transport`: by a pipe or through the socket).
 
 pub(super) mod arguments;
 pub(super) mod container_root;

@@ -109,7 +109,7 @@ const HOST_INIT: i32 = 1;
 
 /// Whether its soft RLIMIT_CORE is another one than 0.
 fn has_own_limit(process: &Proc) -> bool {
-    process.limit("Max core file size").is_ok_and(|limit| limit.soft != Some(0))
+    process.core_limit().is_ok_and(|limit| limit.soft != Some(0))
 }
 
 /// Whether a soft RLIMIT_CORE of 0 is the engine's: the crasher came in by `exec`, whose processes

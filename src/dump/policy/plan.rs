@@ -235,7 +235,7 @@ fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 
 /// How long the target may take nothing: `limits.stall`.
 pub(crate) fn patience(limits: &Limits) -> Option<Duration> {
-    Limits::set(limits.stall).map(Duration::from_secs)
+    Limits::nonzero(limits.stall).map(Duration::from_secs)
 }
 
 /// The core's path inside the container, for the record: in its mount namespace, without empty and

@@ -69,7 +69,7 @@ pub(crate) struct Room {
 
 /// How many dumps of a container may run: no more than cores that it may keep.
 pub(crate) fn slots(limits: &Limits) -> Option<u64> {
-    match (Limits::set(limits.concurrent), Limits::set(limits.cores)) {
+    match (Limits::nonzero(limits.concurrent), Limits::nonzero(limits.cores)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
@@ -83,7 +83,9 @@ pub(crate) fn share(all: u64) -> u64 {
 
 /// Whether anything is to be remembered of the container.
 pub(crate) fn keeps_state(limits: &Limits) -> bool {
-    limits.rate.is_some() || Limits::set(limits.cores).is_some() || limits.most_bytes().is_some()
+    limits.rate.is_some()
+        || Limits::nonzero(limits.cores).is_some()
+        || limits.most_bytes().is_some()
 }
 
 /// Takes a token, if there is one. `now`: milliseconds since the boot.
@@ -93,7 +95,7 @@ pub(crate) fn take(
     burst: Option<u64>,
     now: u64,
 ) -> Result<Bucket, Cause> {
-    let most = Limits::set(burst).unwrap_or(rate.count) as f64;
+    let most = Limits::nonzero(burst).unwrap_or(rate.count) as f64;
     let each = rate.count as f64 / (rate.seconds as f64 * 1000.0);
     let tokens =
         bucket.map_or(most, |b| (b.tokens + now.saturating_sub(b.at) as f64 * each).min(most));
@@ -127,7 +129,7 @@ pub(crate) fn room(
     };
     let mut room = Room::default();
     // Cores beyond MOST are not remembered and would not be counted, so MOST caps the limit here.
-    let counted = Limits::set(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
+    let counted = Limits::nonzero(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {

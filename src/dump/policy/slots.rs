@@ -204,7 +204,7 @@ impl Semaphore<'_> {
 
     /// How many slots there are that are shared; 0 is no limit.
     fn shared(&self) -> u64 {
-        let most = Limits::set(self.request.limits.host_concurrent);
+        let most = Limits::nonzero(self.request.limits.host_concurrent);
         match self.request.pool {
             Pool::Containers => most.unwrap_or(0),
             Pool::Others { is_contained: true } => share(most.unwrap_or(MANY)).max(1),

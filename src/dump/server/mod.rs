@@ -10,7 +10,7 @@ mod queue;
 use super::crash::from_socket::Peer;
 use crate::sys::proc::{self, Proc};
 use crate::sys::signals::{Signals, Told};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, process, rlimit, socket};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, process, rlimit};
 use anyhow::{Context, Result};
 use helper::ReadyHelper;
 use queue::Queue;
@@ -34,7 +34,7 @@ type Connection = (OwnedFd, Peer);
 
 /// Why the server has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// It was told to end.
     End,
     /// It was told to begin anew, as the program that is installed now.
@@ -42,7 +42,7 @@ pub enum Ending {
 }
 
 /// The server.
-pub struct Server {
+pub(crate) struct Server {
     listener: UnixListener,
     signals: Signals,
     queue: Queue<Connection>,
@@ -57,7 +57,7 @@ impl Server {
     ///
     /// # Errors
     /// A system call failed.
-    pub fn new(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<Self> {
+    pub(crate) fn new(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<Self> {
         process::not_dumpable()?;
         file::set_umask(0);
         file::change_dir(file::open_dir("/".as_ref())?)?;
@@ -78,7 +78,7 @@ impl Server {
     ///
     /// # Errors
     /// The socket cannot be waited for.
-    pub fn run(&mut self) -> Result<Ending> {
+    pub(crate) fn run(&mut self) -> Result<Ending> {
         loop {
             while let Some(told) = self.signals.next() {
                 match told {
@@ -97,7 +97,7 @@ impl Server {
     ///
     /// # Errors
     /// The socket cannot be waited for.
-    pub fn drain(&mut self, quiet: Duration, most: Duration) -> Result<()> {
+    pub(crate) fn drain(&mut self, quiet: Duration, most: Duration) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < most {
             while self.signals.next().is_some() {}
@@ -109,7 +109,7 @@ impl Server {
     }
 
     /// What a new program goes on with: the socket that listens first, then the connections.
-    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+    pub(crate) fn into_descriptors(self) -> Vec<OwnedFd> {
         let waiting = self.queue.into_waiting().map(|(connection, _)| connection);
         std::iter::once(self.listener.into()).chain(waiting).collect()
     }
@@ -191,10 +191,4 @@ impl Server {
             }
         }
     }
-}
-
-/// Whether a server answers at `path`: it ends our connection, since this process has not crashed.
-#[must_use]
-pub fn is_served(path: &std::path::Path, time: Duration) -> bool {
-    socket::is_answered(path, time)
 }

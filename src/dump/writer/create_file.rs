@@ -137,7 +137,7 @@ fn same(one: &OwnedFd, other: &OwnedFd) -> bool {
 
 /// The same directory by the host's mount of it, which is writable, where it is the container's in
 /// the store.
-pub(crate) fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
+fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
     match store {
         Some(store) if same(store, &dir) => store.try_clone().unwrap_or(dir),
         _ => dir,

@@ -6,8 +6,8 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
-/// A message of the writer. `Created` comes once at most, then `Released` once at most; the last
-/// one is `Retry` or `Done`, after which the writer waits for its end.
+/// A message of the writer. `Created` comes once at most, then `ReleasedEarly` once at most; the
+/// last one is `Retry` or `Done`, after which the writer waits for its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
     Created {

@@ -217,7 +217,7 @@ fn create(payload: &[u8], engine: i32, us: &PluginIdentity) -> CreateContainerRe
         }
         // A hook whose program is missing would fail the container.
         ensure!(program.path.exists(), "{} is gone", program.path.display());
-        let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);
+        let reach = Proc::open(engine)?.core_limit()?.hard.unwrap_or(u64::MAX);
         Ok(adjust::adjust(&request, &config, program.text()?, reach))
     };
     let adjust = attempt().unwrap_or_else(|e| {
