@@ -52,7 +52,7 @@ fn small_ones() {
     let file = stage.directory.path().join("file");
     let file = file.to_str().unwrap();
     for (kind, argument) in
-        [("plain", ""), ("left-out", ""), ("inaccessible", ""), ("sharer", ""), ("threads", "50")]
+        [("plain", ""), ("left-out", ""), ("inaccessible", ""), ("sharer", ""), ("threads", "20")]
     {
         judge(&stage, &format!("small-{kind}"), argument, &[0x33, 0x1], Lane::Fast);
     }
