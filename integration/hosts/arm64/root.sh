@@ -9,7 +9,7 @@ shift
 
 packages=base-files,base-passwd,libc6,libc-bin,bash,dash,coreutils,util-linux,mount,login,passwd
 packages=$packages,procps,kmod,busybox-static,grep,sed,gawk,findutils,tar,gzip,xz-utils,zstd
-packages=$packages,diffutils,hostname,binutils,gcc,g++,libc6-dev,libc6-dbg,make,gdb,strace
+packages=$packages,diffutils,hostname,binutils,gcc,g++,libc6-dev,libc6-dbg,make,gdb,strace,dwz
 packages=$packages,podman,runc,crun,conmon,catatonit,ca-certificates
 for flavour; do packages=$packages,linux-image-$flavour; done
 
