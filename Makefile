@@ -266,19 +266,21 @@ test-hosts:
 		$(packages)/oci-coredump-[0-9]*.rpm $(packages)/oci-coredump-ship_*.deb || failed=1; done; \
 	test -z "$$failed"
 
-# Built here, run there. A program and its tests of the profile of the tests.
+# Built here, run there. A program and its tests of the profile of the tests, but optimized: the
+# machine is emulated.
 FLAVOURS ?= cloud-arm64 arm64-16k
 arm64 := aarch64-unknown-linux-gnu
 arm64_packages := mmdebstrap qemu-system-arm e2fsprogs kmod cpio xz-utils debian-archive-keyring \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+for_arm64 := --locked --target $(arm64) $(foreach package,oci-coredump $(member),\
+	--config profile.dev.package.$(package).opt-level=1)
 .PHONY: test-arm64
 test-arm64:
 	@integration/packages.sh $(arm64_packages)
 	$(CARGO) build --locked
-	$(CARGO) build --locked --target $(arm64)
-	$(CARGO) test --locked --target $(arm64) --no-run --lib
-	$(CARGO) test --locked --target $(arm64) --no-run --package $(member) \
-		--test lanes --test stack_forms
+	$(CARGO) build $(for_arm64)
+	$(CARGO) test $(for_arm64) --no-run --lib
+	$(CARGO) test $(for_arm64) --no-run --package $(member) --test lanes --test stack_forms
 	$(as_root) env TEST='$(TEST)' integration/hosts/arm64/run.sh $(FLAVOURS)
 
 demo: demo-deps build

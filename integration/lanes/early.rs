@@ -2,7 +2,9 @@
 //! threads, its memory and its container in the meantime.
 
 use crate::memory;
-use crate::template::{Core, Lane, Stage, Template, Way, assert_same, unlimited};
+use crate::template::{
+    Core, Lane, Stage, Template, Way, assert_same, inaccessible_is_given, unlimited,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -62,7 +64,12 @@ fn kinds_of_memory(kind: &str, place: &str, released: bool) {
         "allow_early_release = true\n",
         &[("oci-coredump/release", "early")],
     );
-    judge(&stage, kind, Way::Project, (released, Lane::Fast));
+    let expected = if kind == "inaccessible" && !inaccessible_is_given() {
+        (false, Lane::Stream)
+    } else {
+        (released, Lane::Fast)
+    };
+    judge(&stage, kind, Way::Project, expected);
 }
 
 /// If its memory cannot be pinned, is shared with its parent, or cannot all be read in time,

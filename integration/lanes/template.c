@@ -1,6 +1,7 @@
 /*
  * A process of which several identical ones can be made, to crash each under another core_pattern:
  *
+ *   template given
  *   template [small-]KIND [ARGUMENT]
  *
  * It makes its memory and then serves two kinds of bytes on fd 0. "c": it makes a child, PID 1 of a
@@ -33,7 +34,10 @@
 #endif
 #define PAGE ((unsigned long)getpagesize())
 #define MIB (1UL << 20)
-#define HUGE_PAGE (2 * MIB)
+
+/* Where pages have 16 KiB these have 32 MiB. */
+#define HUGE_PAGE huge_page
+static size_t huge_page = 2 * MIB;
 
 static const char *kind, *argument;
 static char *large;
@@ -134,6 +138,15 @@ static void shared(void)
 	mixed(segment, 16 * PAGE);
 }
 
+static void size_of_huge_pages(void)
+{
+	char text[32] = "";
+	int fd = open("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", O_RDONLY);
+	if (fd >= 0 && read(fd, text, sizeof text - 1) > 0)
+		huge_page = strtoul(text, NULL, 10);
+	close(fd);
+}
+
 static char *huge_aligned(size_t bytes)
 {
 	char *at = anonymous(bytes + HUGE_PAGE);
@@ -205,8 +218,8 @@ static void swapped(void)
 	mixed(at + bytes / 2, MIB);
 	must(madvise(at, bytes, MADV_PAGEOUT) == 0, "MADV_PAGEOUT");
 	/* Some of it comes back. */
-	for (size_t page = 0; page < 64; page++)
-		(void)*(volatile char *)(at + page * 4 * PAGE);
+	for (size_t page = 0; page < 256 && page * PAGE < bytes; page += 4)
+		(void)*(volatile char *)(at + page * PAGE);
 }
 
 static void segments(void)
@@ -230,7 +243,9 @@ static void threads(void)
 {
 	pthread_attr_t attributes;
 	pthread_attr_init(&attributes);
-	pthread_attr_setstacksize(&attributes, 32 << 10);
+	/* On AArch64 128 KiB. */
+	long least = sysconf(_SC_THREAD_STACK_MIN), size = least > 32 << 10 ? least : 32 << 10;
+	must(pthread_attr_setstacksize(&attributes, size) == 0, "pthread_attr_setstacksize");
 	for (long left = strtol(argument, NULL, 10); left > 1; left--) {
 		pthread_t thread;
 		must(pthread_create(&thread, &attributes, sleep_for_ever, NULL) == 0, "pthread_create");
@@ -411,10 +426,20 @@ __attribute__((used)) static void sharer(void)
 	syscall(SYS_exit_group, WIFSIGNALED(private->status) ? 100 + WTERMSIG(private->status) : 1);
 }
 
+/* Whether the kernel gives what a process cannot read to others than its debugger. */
+static int is_given(void)
+{
+	char *page = full(PAGE), byte;
+	must(mprotect(page, PAGE, PROT_NONE) == 0, "mprotect");
+	return pread(open("/proc/self/mem", O_RDONLY), &byte, 1, (uintptr_t)page) == 1;
+}
+
 int main(int argc, char **argv)
 {
 	must(argc >= 2, "KIND");
 	kind = argv[1];
+	if (is("given"))
+		return !is_given();
 	argument = argc > 2 ? argv[2] : "";
 	static const struct {
 		const char *name;
@@ -426,6 +451,7 @@ int main(int argc, char **argv)
 	small = !strncmp(kind, "small-", 6);
 	if (small)
 		kind += 6;
+	size_of_huge_pages();
 	size_t some = small ? MIB : 4 * MIB;
 	mixed(anonymous(some), some);
 	large = full(small ? MIB / 2 : 9 * MIB);

@@ -278,6 +278,12 @@ pub fn program() -> PathBuf {
     compile_as("template", include_str!("template.c"), &["-static", "-pthread"])
 }
 
+/// Whether the kernel gives memory that a process itself cannot read to others than its debugger
+/// (`proc_mem.force_override`, Linux 6.12). Where it does not, only the stream has such memory.
+pub fn inaccessible_is_given() -> bool {
+    Command::new(program()).arg("given").status().unwrap().success()
+}
+
 /// All that a process has written, and the children that it has waited for.
 fn written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io"))

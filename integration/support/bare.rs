@@ -109,6 +109,9 @@ impl Victim {
         );
         let mut child = Command::new("sh")
             .args(["-c", &line])
+            // On AArch64 glibc 2.43 lets the heap end at a multiple of a huge page, so that its
+            // size depends on where it begins. As on x86-64:
+            .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

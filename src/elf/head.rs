@@ -22,6 +22,8 @@ pub(crate) struct Head {
     pub end: u64,
     /// The memory, in the order of the file.
     pub loads: Vec<Load>,
+    /// Those of them that the process itself could not read.
+    pub barred: Vec<Load>,
     /// Whether there is more than notes and memory: the tags of memory (`PT_AARCH64_MEMTAG_MTE`).
     pub has_more: bool,
     /// In which note a thread's pointer is, and at which byte of its contents.
@@ -137,7 +139,13 @@ impl Head {
         self.end = self.end.max(end);
         match p.p_type(self.endian) {
             object::elf::PT_NOTE => self.notes_end = end,
-            object::elf::PT_LOAD if load.size > 0 => self.loads.push(load),
+            object::elf::PT_LOAD if load.size > 0 => {
+                self.loads.push(load);
+                // The vsyscall page may be for execution only; it is read in a way of its own.
+                if !p.p_flags(self.endian).contains(object::elf::PF_R) && !load.is_legacy() {
+                    self.barred.push(load);
+                }
+            }
             _ => self.has_more |= load.size > 0,
         }
     }
@@ -195,6 +203,29 @@ mod tests {
         assert_eq!(place(EM_RISCV, 1), None);
         assert_eq!(ThreadPointer(1).read(&[9, 1, 0, 0, 0, 0, 0, 0, 0, 9]), Some(1));
         assert_eq!(ThreadPointer(1).read(&[0; 8]), None);
+    }
+
+    #[test]
+    fn what_the_process_could_not_read() {
+        let mut core = head(EM_X86_64, &[(4, 64 + 56, 8)]);
+        let all: [(u32, u64); 5] = [
+            (4, 0x1_0000),
+            (0, 0x2_0000),
+            (2, 0x3_0000),
+            (5, 0x4_0000),
+            (1, 0xffff_ffff_ff60_0000),
+        ];
+        for (flags, address) in all {
+            let mut header = [0; 56];
+            header[0] = 1;
+            header[4..8].copy_from_slice(&flags.to_le_bytes());
+            header[16..24].copy_from_slice(&address.to_le_bytes());
+            header[32..40].copy_from_slice(&0x1000_u64.to_le_bytes());
+            core.add_segment(&header);
+        }
+        let barred: Vec<u64> = core.barred.iter().map(|load| load.address).collect();
+        assert_eq!(barred, [0x2_0000, 0x3_0000]);
+        assert_eq!(core.loads.len(), 5);
     }
 
     /// The tags of memory are at the end of a core, and no memory has them.

@@ -23,6 +23,12 @@ impl Load {
             size: header.p_filesz(endian).into(),
         }
     }
+
+    /// Whether it is the legacy vsyscall page, the only one in the kernel's half of the address
+    /// space: no page map shows it.
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.address > i64::MAX as u64
+    }
 }
 
 /// Reads the first `count` program headers; `None` if the source ends before. The caller bounds

@@ -60,6 +60,16 @@ impl ProcessMemory {
         }
     }
 
+    /// Whether a page that exists is given to us, also where the process itself could not read it.
+    pub(crate) fn is_given(&self, page: u64) -> bool {
+        loop {
+            match rustix::io::pread(&self.mem, &mut [0u8; 1], page) {
+                Err(Errno::INTR) => {}
+                read => return !matches!(read, Err(Errno::IO | Errno::FAULT)),
+            }
+        }
+    }
+
     /// Reads `spans`, one after the other, into `buffer`, which has their total size. A page that
     /// cannot be read becomes zeros, as in the kernel's core.
     ///

@@ -3,21 +3,24 @@
 #   host TEXT | ok WHAT | FAILED WHAT WHY | end
 # Everything else is for a person. /hosts-test/tests lists the test programs: their names, and what
 # they are to leave out.
-set -u
+set -u -o pipefail
 cd "$(cat /hosts-test/repository)" || exit
 kept=/hosts-test/kept
 mkdir -p "$kept"
 
 step() {
-    local what=$1 said=$kept/said
+    local what=$1 said=$kept/said.$BASHPID text
     shift
-    if (set -eu; "$@") >"$said" 2>&1; then
+    # Hours pass: whoever waits reads on the console how far it has come.
+    if (set -eu; "$@") 2>&1 | tee "$said" >/dev/console; then
         what=$what$(sed -n 's/^test result: ok. \([0-9]* passed\);.*/ (\1)/p' "$said")
-        printf 'ok\t%s\n' "$what"
+        text=$(printf 'ok\t%s\n' "$what"; grep '^SKIPPED: ' "$said" | sort -u)
     else
-        printf 'FAILED\t%s\t%s\n' "$what" "$(tail -n 1 "$said" | tr '\t' ' ')"
-        tail -n 100 "$said"
+        text=$(printf 'FAILED\t%s\t%s\n' "$what" "$(tail -n 1 "$said" | tr '\t' ' ')"
+            tail -n 100 "$said")
     fi
+    # Of two rows: one at a time.
+    flock "$kept" printf '%s\n' "$text"
 }
 
 printf 'host\tLinux %s, pages of %s KiB, podman %s, runc %s, crun %s\n' "$(uname -r)" \
@@ -45,10 +48,21 @@ core_to_take() {
     tar -C "$kept" -c core root >/dev/vdc
 }
 
-while read -r name program options; do
-    # shellcheck disable=SC2086 # options are words
-    step "$name" "$program" --test-threads=1 $options
-    case $name in unit*) step 'the demonstration: podman, the ECI annotation' demo ;; esac
-done </hosts-test/tests
+tests() {
+    local name program options
+    while read -r name program options; do
+        # shellcheck disable=SC2086 # options are words
+        [ "$name" != "$1" ] || step "$name" "$program" --test-threads=1 $options
+    done </hosts-test/tests
+}
+
+# Two rows side by side: what needs nothing of the machine, and what takes its core_pattern.
+{
+    tests unit-tests
+    tests stacks
+} &
+step 'the demonstration: podman, the ECI annotation' demo
+tests lanes
 step 'a core to read on another architecture' core_to_take
+wait
 printf 'end\n'

@@ -9,19 +9,24 @@ shift
 
 packages=base-files,base-passwd,libc6,libc-bin,bash,dash,coreutils,util-linux,mount,login,passwd
 packages=$packages,procps,kmod,busybox-static,grep,sed,gawk,findutils,tar,gzip,xz-utils,zstd
-packages=$packages,diffutils,hostname,binutils,gcc,g++,libc6-dev,libc6-dbg,make,gdb,strace
+packages=$packages,diffutils,hostname,binutils,gcc,g++,libc6-dev,libc6-dbg,make,gdb,strace,dwz
 packages=$packages,podman,runc,crun,conmon,catatonit,ca-certificates
-for flavour; do packages=$packages,linux-image-$flavour; done
 
-[ "$(cat "$directory/packages" 2>/dev/null)" = "$packages" ] && exit 0
+made=$(cat "$directory/packages" 2>/dev/null) || :
+kernels=
+for flavour; do
+    kernels=$kernels,linux-image-$flavour
+    [ -e "$directory/vmlinuz-$flavour" ] || made=
+done
+[ "$made" = "$packages" ] && exit 0
 mkdir -p "$directory"
 root=$directory/root
-rm -rf "$root" "$directory/packages"
+rm -rf "$root" "$directory/packages" "$directory"/vmlinuz-* "$directory"/initrd-*
 archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
     grep '/debian/$' | head -n 1)
 echo 'Unpacking Debian sid for AArch64 (some minutes, once)'
 mmdebstrap --quiet --variant=extract --mode=root --architectures=arm64 \
-    --aptopt='Acquire::Check-Valid-Until "false"' --include="$packages" \
+    --aptopt='Acquire::Check-Valid-Until "false"' --include="$packages$kernels" \
     sid "$root" "${archive:?this machine does not use an archive of Debian}"
 
 # What the packages' scripts would have done.

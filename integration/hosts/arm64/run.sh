@@ -55,11 +55,12 @@ tar -C "$scratch/disk" -c -f "$scratch/disk.tar" .
 status=0
 for flavour; do
     : >"$scratch/said"
+    echo "hosts, $flavour: what the tests say is in $scratch/console"
     truncate -s 0 "$scratch/cores"
     truncate -s 64M "$scratch/cores"
     # Emulated; the architected algorithm of pointer authentication would take most of the time.
-    timeout 7200 qemu-system-aarch64 -M virt,mte=on -cpu max,pauth-impdef=on \
-        -accel tcg,thread=multi -smp 2 -m 2048 -nodefaults -no-user-config -display none \
+    timeout 10800 qemu-system-aarch64 -M virt,mte=on -cpu max,pauth-impdef=on \
+        -accel tcg,thread=multi -smp 2 -m 8192 -nodefaults -no-user-config -display none \
         -no-reboot -snapshot -kernel "$cache/vmlinuz-$flavour" -initrd "$cache/initrd-$flavour" \
         -append 'console=ttyAMA0 panic=-1 loglevel=4' \
         -drive "file=$cache/disk.img,format=raw,if=virtio" \

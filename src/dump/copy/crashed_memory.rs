@@ -1,6 +1,8 @@
 //! The memory of the crashed process, as the faster lanes read it.
 
+use super::pages::page_size;
 use super::stop::Stop;
+use crate::elf::Load;
 use crate::sys::memory::{ProcessMemory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd};
@@ -42,6 +44,32 @@ impl CrashedMemory {
     /// nothing, as of memory that was never touched.
     pub(crate) fn is_mapped(&self) -> bool {
         self.memory.exists()
+    }
+
+    /// Whether all memory of a core can be read from the process. Some kernels give what the
+    /// process itself could not read to a debugger only: to us it would be zeros. `barred`: such
+    /// memory; `files`: the starts of the mapped files.
+    ///
+    /// # References
+    /// `proc_mem.force_override`, Documentation/admin-guide/kernel-parameters.txt, Linux 6.12;
+    /// Debian has `CONFIG_PROC_MEM_FORCE_PTRACE`.
+    pub(crate) fn gives(&self, barred: &[Load], files: &[u64]) -> bool {
+        barred.iter().all(|load| {
+            let Ok(page) = self.a_page_of(load) else { return false };
+            // A page of a file has contents even where it does not exist yet.
+            page.map_or(!files.contains(&load.address), |page| self.memory.is_given(page))
+        })
+    }
+
+    /// A page of a load that exists.
+    fn a_page_of(&self, load: &Load) -> Result<Option<u64>, Errno> {
+        let (mut at, end) = (load.address, load.address.saturating_add(load.size));
+        let mut runs = Vec::new();
+        while at < end && runs.is_empty() {
+            // At least one page at a time.
+            at = self.pagemap.runs(at, end, 512, &mut runs)?.max(at + page_size());
+        }
+        Ok(runs.first().map(|run| run.0))
     }
 
     /// Whether what was just read was the crasher's.

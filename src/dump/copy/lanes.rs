@@ -183,7 +183,9 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Sparse> {
         let Start { head, files, threads } = &self.start;
         let files = parallel::suits(head, files.as_deref(), self.bounds.room());
         let Some(files) = files else { return Ok(Next::Skip) };
-        let source = self.source.take_if(|source| source.pidfd.is_some());
+        let source = self
+            .source
+            .take_if(|source| source.pidfd.is_some() && source.gives(&head.barred, &files));
         let Some(source) = source else { return Ok(Next::Skip) };
         self.output.flush()?;
         // A thread that is stuck in a read is left behind with what it uses; see there.
@@ -224,7 +226,9 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
         let Start { head, files, .. } = &self.start;
         let files = parallel::suits(head, files.as_deref(), self.bounds.room());
         let Some(files) = files else { return Ok(Next::Skip) };
-        let source = self.source.take_if(|source| source.pidfd.is_some());
+        let source = self
+            .source
+            .take_if(|source| source.pidfd.is_some() && source.gives(&head.barred, &files));
         let Some(source) = source else { return Ok(Next::Skip) };
         self.output.flush()?;
         let start = self.output.position;

@@ -2,8 +2,9 @@
 //!
 //! The head comes through the pipe. The memory comes from the process itself, a page at a time, of
 //! which none may be able to hang: pages of no file that do not exist are zeros, those of a file
-//! are left out. Without a pidfd it comes through the pipe too: what may be kept is remembered on
-//! the way, and chosen from that. What is chosen is in [`crate::corefile::reduced`].
+//! are left out, and so is what the kernel does not give ([`CrashedMemory::gives`]). Without a
+//! pidfd it comes through the pipe too: what may be kept is remembered on the way, and chosen from
+//! that. What is chosen is in [`crate::corefile::reduced`].
 
 use super::crashed_memory::CrashedMemory;
 use super::output::CoreOutput;
@@ -20,6 +21,7 @@ use crate::elf::{Head, Load, Source, starts_of_files};
 use crate::sys::AsFd;
 use crate::sys::memory::Span;
 use object::LittleEndian as LE;
+use object::elf::{PF_R, ProgramHeader64};
 use object::read::elf::ProgramHeader;
 use std::cell::Cell;
 
@@ -77,10 +79,14 @@ impl Reduced {
             let (memory, came) = self.remember(input)?;
             return self.write(&memory, output, keep).and(came);
         };
+        let files = self.files();
+        let barred: Vec<Load> =
+            self.head.loads.iter().filter(|p| is_barred(p)).map(|p| Load::of(p, LE)).collect();
         let memory = OfProcess {
             source,
             head: &self.head,
-            files: self.files(),
+            hides: !source.gives(&barred, &files),
+            files,
             target,
             failed: Cell::new(None),
         };
@@ -136,6 +142,11 @@ impl Reduced {
         }
         Ok((memory, Ok(())))
     }
+}
+
+/// Whether the process itself could not read this memory.
+fn is_barred(load: &ProgramHeader64<LE>) -> bool {
+    load.p_filesz(LE) > 0 && !load.p_flags(LE).contains(PF_R) && !Load::of(load, LE).is_legacy()
 }
 
 /// The contents of NT_FILE.
@@ -223,6 +234,8 @@ struct OfProcess<'a> {
     head: &'a CoreHead,
     /// Starts of the mapped files, sorted.
     files: Vec<u64>,
+    /// Whether the kernel keeps from us what the process itself could not read.
+    hides: bool,
     target: &'a Target,
     /// Why nothing more can be read.
     failed: Cell<Option<Stop>>,
@@ -233,7 +246,12 @@ impl OfProcess<'_> {
     fn read(&self, address: u64, buffer: &mut [u8]) -> Option<()> {
         let end = address.checked_add(buffer.len() as u64)?;
         let mut runs = Vec::new();
-        let is_given = self.source.vdso.is_some_and(|vdso| self.load_at(address) == Some(vdso));
+        let load = self.load_at(address);
+        if self.hides && load.is_some_and(is_barred) {
+            return None;
+        }
+        let load = load.map(|load| load.p_vaddr(LE));
+        let is_given = self.source.vdso.is_some_and(|vdso| load == Some(vdso));
         if is_given {
             runs.push((address, end));
         } else {
@@ -242,8 +260,7 @@ impl OfProcess<'_> {
             self.source.pagemap.runs(first, last, (last - first) / page, &mut runs).ok()?;
         }
         if runs.is_empty() {
-            let of_file =
-                self.load_at(address).is_none_or(|at| self.files.binary_search(&at).is_ok());
+            let of_file = load.is_none_or(|at| self.files.binary_search(&at).is_ok());
             buffer.fill(0);
             // Of a process that has gone the page map shows nothing.
             return (!of_file && self.source.is_mapped()).then_some(());
@@ -261,13 +278,13 @@ impl OfProcess<'_> {
         }
     }
 
-    /// The start of the segment that an address is in.
-    fn load_at(&self, address: u64) -> Option<u64> {
+    /// The segment that an address is in.
+    fn load_at(&self, address: u64) -> Option<&ProgramHeader64<LE>> {
         // The kernel writes them in the order of their addresses.
         let loads = &self.head.loads;
         let after = loads.partition_point(|p| p.p_vaddr(LE) <= address);
         let load = loads.get(after.checked_sub(1)?)?;
-        (address - load.p_vaddr(LE) < load.p_memsz(LE)).then(|| load.p_vaddr(LE))
+        (address - load.p_vaddr(LE) < load.p_memsz(LE)).then_some(load)
     }
 }
 

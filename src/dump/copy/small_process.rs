@@ -45,18 +45,13 @@ pub(crate) fn pieces(
     let high = head
         .loads
         .iter()
-        .filter(|load| !is_legacy(load))
+        .filter(|load| !load.is_legacy())
         .map(|load| load.address.saturating_add(load.size))
         .max()?;
     let exist = source.pagemap.all(low, high, LOOKED / page_size())?;
+    let pieces = choose(&head.loads, &files, source.vdso, &exist)?;
     // Of a process that was killed the stream has what the kernel has written.
-    choose(&head.loads, &files, source.vdso, &exist).filter(|_| source.is_mapped())
-}
-
-/// The legacy vsyscall page, the only one in the kernel's half of the address space: no page map
-/// shows it.
-fn is_legacy(load: &Load) -> bool {
-    load.address > i64::MAX as u64
+    (source.gives(&head.barred, &files) && source.is_mapped()).then_some(pieces)
 }
 
 /// Selects the parts of the loads to read, given the runs of pages that exist. The vDSO is always
@@ -74,7 +69,7 @@ fn choose(
             span: Span { address: from, size: (to - from) as usize },
         };
         let whole = (load.address, load.address.checked_add(load.size)?);
-        if is_legacy(load) || vdso == Some(load.address) {
+        if load.is_legacy() || vdso == Some(load.address) {
             out.push(piece(whole));
             continue;
         }
