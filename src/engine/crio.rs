@@ -6,12 +6,14 @@
 
 use super::change::{Change, EngineChanges};
 use super::hooks_dir;
+use super::nri::{self, NriInUse};
 use super::options::Program;
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use toml_edit::Value;
 
 const TABLE: &str = "crio.runtime";
-const TABLES: [&str; 2] = ["crio", "runtime"];
+pub(super) const TABLES: [&str; 2] = ["crio", "runtime"];
 
 /// Plans the changes of `install crio`.
 pub(crate) fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
@@ -28,6 +30,23 @@ pub(crate) fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
         );
     }
     Ok(plan)
+}
+
+/// What its files say of NRI.
+///
+/// # Errors
+/// A file is not TOML.
+pub(super) fn nri(files: &[(PathBuf, String)]) -> Result<NriInUse> {
+    let setting = |key: &str| hooks_dir::last(files, &["crio", "nri"], key);
+    let path = |key: &str, default: &str| -> Result<PathBuf> {
+        let value = setting(key)?;
+        Ok(value.as_ref().and_then(Value::as_str).unwrap_or(default).into())
+    };
+    Ok(NriInUse {
+        is_on: setting("enable_nri")?.as_ref().and_then(Value::as_bool).unwrap_or(true),
+        plugins: path("nri_plugin_dir", nri::PLUGINS)?,
+        socket: path("nri_listen", nri::SOCKET)?,
+    })
 }
 
 #[cfg(test)]
