@@ -19,15 +19,21 @@ pub(super) const TABLES: [&str; 2] = ["crio", "runtime"];
 pub(crate) fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
     let mut plan = EngineChanges::default();
     let drop_ins = config.with_file_name("crio.conf.d");
+    // CRI-O makes and watches its directories when it starts. One that was removed since, by
+    // `uninstall`, is made anew here, and not watched.
+    let is_watched = Path::new(hooks_dir::STANDARD).is_dir();
     hooks_dir::add_hook_file(&mut plan, program)?;
     let files = hooks_dir::files(&[config], &drop_ins)?;
     let in_force = hooks_dir::in_force(&files, &TABLES)?;
     let ours = hooks_dir::own_file(&drop_ins, "99-oci-coredump.conf", &files, &TABLES)?;
-    if let Some(text) = hooks_dir::drop_in(in_force, TABLE) {
-        plan.add(Change::file(&ours, text)?);
+    let drop_in = hooks_dir::drop_in(in_force, TABLE);
+    if !is_watched || drop_in.is_some() {
         plan.notes.push(
             "`systemctl restart crio` makes the directory known; running containers go on".into(),
         );
+    }
+    if let Some(text) = drop_in {
+        plan.add(Change::file(&ours, text)?);
     }
     Ok(plan)
 }
