@@ -17,8 +17,9 @@
 #   make sanitize     the unit tests under AddressSanitizer
 #   make faults       faults and storms, with the helper killed at every one of its system calls;
 #                     as root
-#   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...
-#                     other projects' tests of hooks, from your checkouts, through this program
+#   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=... CRIO_SRC=... KUBELET_SRC=...
+#                     other projects' tests of hooks, from your checkouts, through this program;
+#                     CRI-O and kubelet, built from their sources, with real pods
 #   make deb rpm      packages, in target/packages; MAINTAINER='NAME <ADDRESS>' for those to publish
 #   make test-hosts   the packages on whole hosts in virtual machines, HOSTS="sid trixie"; as root
 #   make test-arm64   the tests that know the architecture, on kernels of AArch64 in a virtual
@@ -323,15 +324,22 @@ miri:
 		dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
 		dump::crash::arguments dump::policy::plan
 
-# The test programs must have been built, as those projects describe. Needs root, and the machine's
-# core_pattern for some seconds.
+# The test programs must have been built, as those projects describe; CRI-O, crictl and kubelet are
+# built here. Needs root, and the machine's core_pattern for minutes.
+kubernetes := $(abspath $(target))/kubernetes
+kubernetes_packages := make gcc libc6-dev pkg-config libseccomp-dev libsqlite3-dev
 conformance: export PATH := $(PATH):$(tools)/bin
-conformance: sources = RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)
+conformance: sources = $(foreach name,RUNC CRUN YOUKI CRIO CRITOOLS KUBELET,\
+	$(name)_SRC=$($(name)_SRC)) KUBERNETES_BUILT=$(kubernetes)
 conformance: test-deps
 	@integration/packages.sh bats jq
+	@$(if $(CRIO_SRC),integration/packages.sh $(kubernetes_packages))
+	@GO_DIRECTORY=$(tools)/go integration/kubernetes.sh $(kubernetes) \
+		'$(CRIO_SRC)' '$(CRITOOLS_SRC)' '$(KUBELET_SRC)'
 	$(CARGO) build --locked
 	$(sources) $(CARGO) $(call root_runner,$(sources)) \
-		test --package $(member) --locked --test conformance -- --test-threads=1 --nocapture
+		test --package $(member) --locked --test conformance -- --test-threads=1 --nocapture \
+		$(TEST)
 
 # Ratios to the kernel's own file mode. Run it on a machine that does nothing else.
 bench:

@@ -1,6 +1,15 @@
 //! Other projects' tests of hooks, unchanged, from checkouts that the caller names: with the
 //! runtime itself, through our wrapper, and through our wrapper with our hooks in every container.
-//! The same tests must pass each time. `make conformance` starts this; `cargo test` alone does not.
+//! The same tests must pass each time. And CRI-O and kubelet, built from their sources, with real
+//! pods. `make conformance` starts this; `cargo test` alone does not.
+#[path = "conformance/crio.rs"]
+mod crio;
+#[path = "conformance/crio_pods.rs"]
+mod crio_pods;
+#[path = "conformance/kubelet.rs"]
+mod kubelet;
+#[path = "conformance/kubelet_pods.rs"]
+mod kubelet_pods;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,6 +53,13 @@ fn checkout(variable: &str, needs: &[&str]) -> Option<PathBuf> {
         );
     }
     Some(source)
+}
+
+/// A program that `make conformance` has built from a checkout.
+fn built(name: &str) -> PathBuf {
+    let directory = std::env::var_os("KUBERNETES_BUILT").map(PathBuf::from);
+    let program = directory.map(|directory| directory.join(name)).filter(|path| path.is_file());
+    program.unwrap_or_else(|| panic!("{name} has not been built: run `make conformance`"))
 }
 
 /// Runs a suite three times. `suite` is given the runtime that it is to use.

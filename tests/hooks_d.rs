@@ -1,6 +1,7 @@
 //! The file for podman and CRI-O, by the rules that both document: oci-hooks(5), schema 1.0.0, and
-//! crio.conf(5). No CRI-O can be had for the tests; podman, which reads the same format by the same
-//! package, starts containers with this very file in `integration/matrix`.
+//! crio.conf(5). No CRI-O can be had for these tests (`make conformance` builds one); podman, which
+//! reads the same format by the same package, starts containers with this very file in
+//! `integration/matrix`.
 use std::collections::BTreeSet;
 use std::path::Path;
 

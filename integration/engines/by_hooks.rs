@@ -12,11 +12,11 @@ use support::podman::{IMAGE, Podman};
 use support::require;
 use support::runtime::Kind;
 
-use super::photo::Photo;
-use super::{core_of, doctor_says, host, product};
+use support::photo::Photo;
+use support::product::{core_of, doctor_says, host, product};
 
-/// CRI-O is not in Debian. What it would read is checked by the rules of crio.conf.d(5), and that
-/// uninstalling removes all of it.
+/// CRI-O is not in Debian (`make conformance` builds one). What it would read is checked by the
+/// rules of crio.conf.d(5), and that uninstalling removes all of it.
 #[test]
 fn drop_ins_of_podman_and_crio() {
     let _host = host();
@@ -69,6 +69,22 @@ fn drop_ins_of_podman_and_crio() {
         product(&["uninstall", "--purge"]);
         before.assert_unchanged(&[scratch.path()]);
     }
+}
+
+/// CRI-O watches its directory from its start on: one that is made after that needs a restart.
+#[test]
+fn a_new_directory_for_crio() {
+    const RESTART: &str = "systemctl restart crio";
+    let _host = host();
+    let was_there = Path::new("/usr/share/containers/oci/hooks.d").is_dir();
+    let scratch = tempfile::tempdir().unwrap();
+    let config = scratch.path().join("crio.conf");
+    let arguments = ["install", "crio", "--config", config.to_str().unwrap()];
+    let said = product(&arguments);
+    assert_eq!(said.contains(RESTART), !was_there, "{said}");
+    let said = product(&arguments);
+    assert!(!said.contains(RESTART), "{said}");
+    product(&["uninstall", "crio"]);
 }
 
 /// A request to podman's service: the status of the answer, and its body.

@@ -5,12 +5,13 @@ use std::process::Command;
 
 use super::containerd::Containerd;
 use super::docker::Docker;
-use super::photo::Photo;
+use super::enabled;
 use super::suite::Suite;
-use super::{core_of, doctor_says, enabled, host, product};
 use support::bundle::Bundle;
 use support::crasher::crasher;
 use support::host::{BINARY, Host};
+use support::photo::Photo;
+use support::product::{core_of, doctor_says, host, product};
 use support::runtime::{Kind, Runtime};
 
 /// The wrapper's link, where `make install` puts it; gone on drop.
@@ -216,7 +217,7 @@ fn under_docker(suite: Suite) {
     let run = |name: &str, options: &[&str]| {
         let mut args = vec!["run", "--detach", "--network=none", "--name", name];
         args.extend(options);
-        args.extend([super::image::IMAGE, "/bin/sleep", "1000"]);
+        args.extend([support::image::IMAGE, "/bin/sleep", "1000"]);
         docker.docker(&args).trim().to_owned()
     };
     let asks = run("asks", &["--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"]);
@@ -233,7 +234,7 @@ fn under_docker(suite: Suite) {
     let record = core_of(&host, &asks);
     assert_eq!(
         ["pattern", "container_name", "image"].map(|key| record[key].as_str().unwrap_or_default()),
-        ["/dump/core-eci", "asks", super::image::IMAGE],
+        ["/dump/core-eci", "asks", support::image::IMAGE],
         "{record:#}"
     );
     assert!(host.records_of(&silent).is_empty());
@@ -246,7 +247,7 @@ fn under_docker(suite: Suite) {
         "run",
         "--annotation=oci-coredump/pattern=|sh",
         "--annotation=oci-coredump/required=true",
-        super::image::IMAGE,
+        support::image::IMAGE,
         "true",
     ]);
     assert!(!refused.status.success(), "{refused:?}");
@@ -255,7 +256,7 @@ fn under_docker(suite: Suite) {
     assert!(product(&["uninstall", "--purge"]).contains("restart docker"));
     docker.restart();
     assert_eq!(docker.docker(&["info", "--format", "{{.DefaultRuntime}}"]), "runc\n");
-    docker.docker(&["run", "--rm", "--network=none", super::image::IMAGE, "true"]);
+    docker.docker(&["run", "--rm", "--network=none", support::image::IMAGE, "true"]);
     before.assert_unchanged(&[&config]);
 }
 

@@ -3,25 +3,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::image::{self, IMAGE, run};
 use super::suite::Suite;
+use support::cri::{Cri, Pod};
 use support::daemon::Daemon;
+use support::image::{self, IMAGE, run};
 
 /// A running containerd with the image.
 pub struct Containerd {
     suite: Suite,
     daemon: Option<Daemon>,
     scratch: TempDir,
-}
-
-/// A pod, and what it asks for.
-pub struct Pod<'c> {
-    containerd: &'c Containerd,
-    id: String,
-    config: Value,
 }
 
 impl Containerd {
@@ -117,32 +110,14 @@ impl Containerd {
         self.ctr(&args);
     }
 
-    /// One call of the CRI, which must succeed.
-    pub fn cri(&self, method: &str, request: &Value) -> Value {
-        let client = support::program::repository().join("integration/engines/cri.py");
-        // Debian's own Python: that is where the package python3-grpcio puts its module.
-        let answer = run(Command::new("/usr/bin/python3")
-            .arg(client)
-            .arg(self.socket())
-            .arg(format!("RuntimeService/{method}"))
-            .arg(request.to_string()));
-        serde_json::from_str(&answer).unwrap()
+    /// Its CRI.
+    pub fn cri(&self) -> Cri {
+        Cri::new(&self.socket(), &self.file("logs"), "")
     }
 
     /// A running pod with these annotations, on the host's network.
-    pub fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> Pod<'_> {
-        let annotations: Vec<_> =
-            annotations.iter().map(|(key, value)| json!({"1": key, "2": value})).collect();
-        let logs = self.file("logs");
-        // PodSandboxConfig: metadata, log_directory, annotations,
-        // linux.security_context.namespace_options.network = NODE.
-        let config = json!({
-            "1": {"1": name, "2": format!("uid-{name}"), "3": "shop"}, "3": logs, "7": annotations,
-            "8": {"2": {"1": {"1": 2}}},
-        });
-        let id =
-            self.cri("RunPodSandbox", &json!({"1": config}))["1"][0].as_str().unwrap().to_owned();
-        Pod { containerd: self, id, config }
+    pub fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> Pod {
+        self.cri().pod(name, annotations)
     }
 }
 
@@ -151,52 +126,6 @@ impl Drop for Containerd {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.stop();
         }
-    }
-}
-
-impl Pod<'_> {
-    /// A running container of the pod; its ID.
-    pub fn container(&self, name: &str) -> String {
-        self.container_with(name, &[])
-    }
-
-    /// The same, with directories of the host at these places in it, as a kubelet mounts volumes.
-    pub fn container_with(&self, name: &str, volumes: &[(&Path, &str)]) -> String {
-        let mounts: Vec<_> =
-            volumes.iter().map(|(host, inside)| json!({"1": inside, "2": host})).collect();
-        // LinuxContainerSecurityContext: namespace_options (network = NODE, pid = CONTAINER),
-        // readonly_paths as a kubelet gives them.
-        let security = json!({
-            "3": {"1": 2, "2": 1},
-            "14": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        });
-        // ContainerConfig: metadata, image, command, log_path, linux.security_context.
-        let config = json!({
-            "1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"],
-            "7": mounts, "11": format!("{name}.log"), "15": {"2": security},
-        });
-        let request = json!({"1": self.id, "2": config, "3": self.config});
-        let id =
-            self.containerd.cri("CreateContainer", &request)["1"][0].as_str().unwrap().to_owned();
-        self.containerd.cri("StartContainer", &json!({"1": id}));
-        id
-    }
-
-    /// ExecSync of `sh -c SCRIPT`: standard output and exit status.
-    pub fn exec(&self, container: &str, script: &str) -> (String, i64) {
-        let answer = self
-            .containerd
-            .cri("ExecSync", &json!({"1": container, "2": ["/bin/sh", "-c", script], "3": 30}));
-        (
-            answer["1"][0].as_str().unwrap_or_default().to_owned(),
-            answer["3"][0].as_i64().unwrap_or(0),
-        )
-    }
-
-    /// Stops and removes it with its containers.
-    pub fn remove(self) {
-        self.containerd.cri("StopPodSandbox", &json!({"1": self.id}));
-        self.containerd.cri("RemovePodSandbox", &json!({"1": self.id}));
     }
 }
 

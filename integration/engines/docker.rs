@@ -6,10 +6,10 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::image::{self, run};
 use super::suite::Suite;
 use std::time::Duration;
 use support::daemon::Daemon;
+use support::image::{self, run};
 use support::wait::wait_for;
 
 /// A running dockerd with the image.

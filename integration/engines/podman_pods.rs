@@ -10,7 +10,7 @@ use support::podman::{IMAGE, Podman};
 use support::require;
 use support::runtime::Kind;
 
-use super::{host, product};
+use support::product::{host, product};
 
 fn podman() -> Podman {
     let podman = Podman::new(Kind::Runc, |rootfs| rootfs.put(crasher(), "/bin/crasher"));
@@ -96,7 +96,7 @@ fn one_container_of_a_pod() {
     .unwrap();
     let mut play = podman.command();
     play.env("CONTAINERS_CONF", &limits).args(["kube", "play"]).arg(&file);
-    super::image::run(&mut play);
+    support::image::run(&mut play);
 
     assert_eq!(podman.sh("shop-web", "cat /proc/sys/kernel/core_pattern"), "/web/core\n");
     podman.exec("shop-web", &["/bin/crasher", "null"]);

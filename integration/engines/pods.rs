@@ -1,60 +1,15 @@
 //! Whole pods, by the CRI: two containers of different patterns, ExecSync, and the host as it was.
 use std::process::{Command, Stdio};
 
-use super::containerd::{Containerd, Pod};
-use super::photo::Photo;
+use super::containerd::Containerd;
 use super::suite::Suite;
-use super::{core_of, doctor_says, host, product};
-use support::host::{BINARY, Host};
+use support::background::Background;
+use support::host::BINARY;
+use support::photo::Photo;
+use support::pod_crashes::{ASKS, crash_in_both, nothing_for_silent_pods};
+use support::product::{core_of, doctor_says, host, product};
 
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
-
-/// Only one of the two has a pattern of its own; the other takes the pod's.
-const ASKS: [(&str, &str); 2] =
-    [("oci-coredump/pattern", "/dump/all"), ("two.oci-coredump/pattern", "/cores/%e-of-two")];
-
-/// Crashes in both containers of a pod, by ExecSync; `limited`: whether the engine gives an
-/// exec the container's limit.
-fn crash_in_both(host: &Host, pod: &Pod<'_>, limited: bool) {
-    let (one, two) = (pod.container("one"), pod.container("two"));
-    if limited {
-        assert_eq!(pod.exec(&one, "ulimit -Sc").0, "unlimited\n");
-    }
-    assert_eq!(pod.exec(&one, "cat /proc/sys/kernel/core_pattern").0, "/dump/all\n");
-    assert_eq!(pod.exec(&two, "cat /proc/sys/kernel/core_pattern").0, "/cores/%e-of-two\n");
-    for (container, name, directory, start) in
-        [(&one, "one", "/dump", "all."), (&two, "two", "/cores", "crasher-of-two.")]
-    {
-        let (_, status) = pod.exec(container, "/bin/crasher null");
-        assert_eq!(status, 139, "{name}");
-        let record = core_of(host, container);
-        assert_eq!(
-            (&record["container_name"], &record["pod_namespace"]),
-            (&name.into(), &"shop".into()),
-            "{record}"
-        );
-        assert!(record["pod_name"].as_str().is_some_and(|pod| pod.starts_with("web")), "{record}");
-        let listed = pod.exec(container, &format!("ls {directory}")).0;
-        assert!(listed.starts_with(start), "{name}: {listed:?}");
-    }
-}
-
-fn nothing_for_silent_pods(host: &Host, containerd: &Containerd) {
-    let pod = containerd.pod("silent", &[("example.com/other", "x")]);
-    let container = pod.container("app");
-    pod.exec(&container, "/bin/crasher null");
-    assert!(host.records_of(&container).is_empty());
-    // The host's own pattern, as without us.
-    assert_eq!(
-        pod.exec(
-            &container,
-            "ls -d /dump /cores 2>/dev/null; head -c 1 /proc/sys/kernel/core_pattern"
-        )
-        .0,
-        "|"
-    );
-    pod.remove();
-}
 
 /// The plugin, started by the engine: across a restart of the engine, and when it is killed.
 fn by_nri(suite: Suite, version: u32) {
@@ -73,7 +28,7 @@ fn by_nri(suite: Suite, version: u32) {
     let pod = containerd.pod("web-0", &ASKS);
     crash_in_both(&host, &pod, true);
     pod.remove();
-    nothing_for_silent_pods(&host, &containerd);
+    nothing_for_silent_pods(&host, &containerd.cri());
 
     containerd.restart();
     let pod = containerd.pod("web-1", &ASKS);
@@ -120,9 +75,10 @@ fn nri_by_connecting() {
     let mut containerd = Containerd::prepare(Suite::Sid, 3, true);
     let mut plugin = Command::new(BINARY);
     plugin.args(["nri", "--socket"]).arg(containerd.file("nri.sock")).stderr(Stdio::piped());
-    let mut plugin = super::Background::start(plugin);
+    let mut plugin = Background::start(plugin);
     containerd.start();
     plugin.wait_for("serving containerd", 1);
+    doctor_says("containerd", &containerd.config(), "ok", "by the NRI plugin that connects");
     let pod = containerd.pod("web-0", &ASKS);
     crash_in_both(&host, &pod, true);
     pod.remove();
@@ -149,7 +105,7 @@ fn by_spec(suite: Suite, version: u32) {
     let pod = containerd.pod("web-0", &ASKS);
     crash_in_both(&host, &pod, false);
     pod.remove();
-    nothing_for_silent_pods(&host, &containerd);
+    nothing_for_silent_pods(&host, &containerd.cri());
     containerd.stop();
     // An administrator who lets nothing through: pods that ask get nothing,
     // and doctor is who says so.

@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::image::run;
-use super::photo::Photo;
-use super::{host, product};
 use support::crasher::crasher;
 use support::host::{BINARY, Host, last_line};
+use support::image::run;
+use support::photo::Photo;
+use support::product::{host, product};
 use support::require;
 use support::rootfs::Rootfs;
 use support::user::{self, User};
@@ -121,7 +121,7 @@ fn product_of(user: &User, args: &[&str]) -> String {
 /// The only record of the container, as root has it, and the user's copy; its core is there,
 /// whole, and belongs to `owner`.
 fn core_of(host: &Host, user: &User, container: &str, owner: u32) -> (Value, Value) {
-    let record = super::core_of(host, container);
+    let record = support::product::core_of(host, container);
     assert_eq!(record["user"], user.uid(), "{record}");
     let copy = copies(user).into_iter().find(|copy| copy["container_id"] == container).unwrap();
     let core = Path::new(copy["host_path"].as_str().unwrap());

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{host, product};
 use support::crasher::crasher;
 use support::host::{BINARY, Host};
+use support::product::{host, product};
 use support::require;
 use support::user::{self, User};
 use support::wait::ends_within;

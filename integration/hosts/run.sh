@@ -15,7 +15,7 @@ scratch=$(mktemp -d /var/tmp/oci-coredump-hosts.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/disk"
 gcc -g -O0 -static -o "$scratch/disk/server" integration/matrix/victim.c
-cp integration/hosts/inside.sh integration/hosts/steps.sh integration/engines/cri.py "$scratch/disk"
+cp integration/hosts/inside.sh integration/hosts/steps.sh integration/support/cri.py "$scratch/disk"
 cp "$deb" "$scratch/disk/first.deb"
 cp "$newer" "$scratch/disk/second.deb"
 cp "$rpm" "$scratch/disk/package.rpm"

@@ -37,8 +37,8 @@ pub const STORE: &str = "/var/lib/oci-coredump";
 const LOCK: &str = "/run/lock/oci-coredump-test.lock";
 const ASIDE: &str = "before-test";
 
-/// The sysctls that a test (or the binary under test) may change.
-const SYSCTLS: [&str; 8] = [
+/// The sysctls that a test, the binary under test or a kubelet may change.
+const SYSCTLS: [&str; 14] = [
     "kernel/core_pattern",
     "kernel/core_uses_pid",
     "kernel/core_pipe_limit",
@@ -47,6 +47,12 @@ const SYSCTLS: [&str; 8] = [
     "fs/suid_dumpable",
     "vm/max_map_count",
     "vm/nr_hugepages",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
 ];
 
 /// The machine, which no other test uses until this is dropped.

@@ -2,6 +2,7 @@
 //! uses the parts that need no root.
 #![allow(clippy::new_without_default, reason = "what is made here has an effect on the machine")]
 
+pub mod background;
 pub mod bare;
 pub mod between;
 pub mod bundle;
@@ -9,13 +10,18 @@ pub mod cases;
 pub mod core_bytes;
 pub mod core_file;
 pub mod crasher;
+pub mod cri;
 pub mod daemon;
 pub mod fixture;
 pub mod fuse;
 pub mod host;
+pub mod image;
 pub mod journal;
+pub mod photo;
+pub mod pod_crashes;
 pub mod podman;
 pub mod processes;
+pub mod product;
 pub mod program;
 pub mod require;
 pub mod rootfs;

@@ -165,8 +165,9 @@ fn unmount_below(directory: &Path) {
     }
 }
 
-/// A cgroup directory is removed by rmdir alone, deepest first.
-fn remove_cgroups(name: &str) {
+/// Removes a cgroup (`/NAME`) from every hierarchy, with those below it. A cgroup directory is
+/// removed by rmdir alone, deepest first.
+pub fn remove_cgroups(name: &str) {
     let relative = name.trim_start_matches('/');
     let hierarchies =
         fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());

@@ -17,7 +17,7 @@ use super::change::{self, Change, EngineChanges};
 use super::options::{Interface, Options, Program};
 use super::{nri, spec};
 use anyhow::{Context, Result, bail, ensure};
-use document::{DROP_IN, NRI_PLUGINS, NRI_TABLE, base_path, find, parse};
+use document::{DROP_IN, NRI_TABLE, base_path, find, parse};
 use programs::{ask, release};
 use std::path::{Path, PathBuf};
 use toml_edit::Item;
@@ -82,7 +82,7 @@ fn plugin(file: &Path, old: &str, release: (u64, u64), program: &Program) -> Res
         .and_then(Item::as_str)
         .map(PathBuf::from);
     let path = directory
-        .unwrap_or_else(|| NRI_PLUGINS.into())
+        .unwrap_or_else(|| nri::PLUGINS.into())
         .join(format!("{}-oci-coredump", nri::INDEX));
     plan.add(Change::Link { path, target: program.path.clone() });
     plan.notes

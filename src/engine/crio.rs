@@ -6,28 +6,53 @@
 
 use super::change::{Change, EngineChanges};
 use super::hooks_dir;
+use super::nri::{self, NriInUse};
 use super::options::Program;
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use toml_edit::Value;
 
 const TABLE: &str = "crio.runtime";
-const TABLES: [&str; 2] = ["crio", "runtime"];
+pub(super) const TABLES: [&str; 2] = ["crio", "runtime"];
 
 /// Plans the changes of `install crio`.
 pub(crate) fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
     let mut plan = EngineChanges::default();
     let drop_ins = config.with_file_name("crio.conf.d");
+    // CRI-O makes and watches its directories when it starts. One that was removed since, by
+    // `uninstall`, is made anew here, and not watched.
+    let is_watched = Path::new(hooks_dir::STANDARD).is_dir();
     hooks_dir::add_hook_file(&mut plan, program)?;
     let files = hooks_dir::files(&[config], &drop_ins)?;
     let in_force = hooks_dir::in_force(&files, &TABLES)?;
     let ours = hooks_dir::own_file(&drop_ins, "99-oci-coredump.conf", &files, &TABLES)?;
-    if let Some(text) = hooks_dir::drop_in(in_force, TABLE) {
-        plan.add(Change::file(&ours, text)?);
+    let drop_in = hooks_dir::drop_in(in_force, TABLE);
+    if !is_watched || drop_in.is_some() {
         plan.notes.push(
             "`systemctl restart crio` makes the directory known; running containers go on".into(),
         );
     }
+    if let Some(text) = drop_in {
+        plan.add(Change::file(&ours, text)?);
+    }
     Ok(plan)
+}
+
+/// What its files say of NRI.
+///
+/// # Errors
+/// A file is not TOML.
+pub(super) fn nri(files: &[(PathBuf, String)]) -> Result<NriInUse> {
+    let setting = |key: &str| hooks_dir::last(files, &["crio", "nri"], key);
+    let path = |key: &str, default: &str| -> Result<PathBuf> {
+        let value = setting(key)?;
+        Ok(value.as_ref().and_then(Value::as_str).unwrap_or(default).into())
+    };
+    Ok(NriInUse {
+        is_on: setting("enable_nri")?.as_ref().and_then(Value::as_bool).unwrap_or(true),
+        plugins: path("nri_plugin_dir", nri::PLUGINS)?,
+        socket: path("nri_listen", nri::SOCKET)?,
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::change::{self, Change, EngineChanges};
 use super::options::Program;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use toml_edit::{Array, DocumentMut};
+use toml_edit::{Array, DocumentMut, Value};
 
 /// The directory that both read by default.
 pub(super) const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
@@ -24,6 +24,22 @@ pub(super) fn in_force(
     files: &[(PathBuf, String)],
     tables: &[&str],
 ) -> Result<Option<Vec<String>>> {
+    let list = last(files, tables, "hooks_dir")?;
+    Ok(list
+        .as_ref()
+        .and_then(|value| value.as_array())
+        .map(|list| list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()))
+}
+
+/// The value of a setting, given the files that set it, of which the last one counts.
+///
+/// # Errors
+/// A file is not TOML.
+pub(super) fn last(
+    files: &[(PathBuf, String)],
+    tables: &[&str],
+    key: &str,
+) -> Result<Option<Value>> {
     let mut found = None;
     for (path, text) in files {
         let doc: DocumentMut = text.parse().with_context(|| path.display().to_string())?;
@@ -31,9 +47,7 @@ pub(super) fn in_force(
         for table in tables {
             item = item.get(table).unwrap_or(&toml_edit::Item::None);
         }
-        if let Some(list) = item.get("hooks_dir").and_then(|i| i.as_array()) {
-            found = Some(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
-        }
+        found = item.get(key).and_then(|i| i.as_value()).cloned().or(found);
     }
     Ok(found)
 }

@@ -4,7 +4,8 @@
 //! In: the engine's configuration, which is read but never run, and the files that it
 //! names. Nothing is changed.
 
-use super::{Engine, Program, change, containerd, docker, hooks_dir, nri};
+use super::nri::{self, NriInUse};
+use super::{Engine, Program, change, containerd, crio, docker, hooks_dir};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -47,18 +48,8 @@ pub(crate) fn inspect(engine: Engine, config: Option<&Path>, program: &Program) 
     let found = match engine {
         Engine::Docker => docker(config, program),
         Engine::Containerd => containerd(config, usual, program),
-        Engine::Podman => by_hooks(
-            &[Path::new("/usr/share/containers/containers.conf"), config],
-            &config.with_file_name("containers.conf.d"),
-            &["engine"],
-            program,
-        ),
-        Engine::Crio => by_hooks(
-            &[config],
-            &config.with_file_name("crio.conf.d"),
-            &["crio", "runtime"],
-            program,
-        ),
+        Engine::Podman => podman(config, program),
+        Engine::Crio => crio(config, program),
     };
     found.unwrap_or_else(|e| {
         vec![doubtful(format!("{e:#}"), "correct the file, or run doctor as root")]
@@ -96,17 +87,41 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     }
 }
 
-/// podman and CRI-O: which of the directories that they read has our file. They silently skip a
-/// file whose program is missing.
-fn by_hooks(
-    main: &[&Path],
-    drop_ins: &Path,
-    tables: &[&str],
-    program: &Program,
-) -> Result<Vec<Finding>> {
-    let files = hooks_dir::all_files(main, drop_ins)?;
-    let dirs = hooks_dir::in_force(&files, tables)?
-        .unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]);
+/// podman: by a hook.
+fn podman(config: &Path, program: &Program) -> Result<Vec<Finding>> {
+    let main = [Path::new("/usr/share/containers/containers.conf"), config];
+    let files = hooks_dir::all_files(&main, &config.with_file_name("containers.conf.d"))?;
+    let dirs = directories(&files, &["engine"])?;
+    let found = by_hooks(&dirs, program)?;
+    Ok(if found.is_empty() { vec![no_hook(&dirs)] } else { found })
+}
+
+/// CRI-O: by a hook, by the NRI plugin, or by both.
+fn crio(config: &Path, program: &Program) -> Result<Vec<Finding>> {
+    let files = hooks_dir::all_files(&[config], &config.with_file_name("crio.conf.d"))?;
+    let dirs = directories(&files, &crio::TABLES)?;
+    let mut found = by_hooks(&dirs, program)?;
+    let switch = "set `enable_nri = true` in its table [crio.nri]";
+    found.extend(by_nri(Engine::Crio, config, &crio::nri(&files)?, switch, program));
+    Ok(if found.is_empty() { vec![no_hook(&dirs)] } else { found })
+}
+
+/// The directories that an engine reads hooks from.
+fn directories(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Vec<String>> {
+    let set = hooks_dir::in_force(files, tables)?;
+    Ok(set.unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]))
+}
+
+fn no_hook(dirs: &[String]) -> Finding {
+    doubtful(
+        format!("no {} in {}, where it looks for hooks", hooks_dir::FILE, dirs.join(", ")),
+        "run `make install`, or `oci-coredump install ENGINE`",
+    )
+}
+
+/// Which of the directories that podman or CRI-O reads have our file. They silently skip a file
+/// whose program is missing.
+fn by_hooks(dirs: &[String], program: &Program) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for file in dirs.iter().map(|dir| Path::new(dir).join(hooks_dir::FILE)) {
         let Some(text) = change::read(&file)? else { continue };
@@ -126,13 +141,44 @@ fn by_hooks(
             })),
         }
     }
-    if found.is_empty() {
-        found.push(doubtful(
-            format!("no {} in {}, where it looks for hooks", hooks_dir::FILE, dirs.join(", ")),
-            "run `make install`, or `oci-coredump install ENGINE`",
-        ));
-    }
     Ok(found)
+}
+
+/// The NRI plugin: the one that the engine starts, and the one that connects to it. `switch`: what
+/// switches NRI on.
+fn by_nri(
+    engine: Engine,
+    config: &Path,
+    nri: &NriInUse,
+    switch: &str,
+    program: &Program,
+) -> Vec<Finding> {
+    let started = plugin_in(&nri.plugins).map(|path| match leads_to_us(&path, program) {
+        Some(wrong) => wrong,
+        None if !nri.is_on => broken(
+            format!(
+                "the plugin {} is in place, but NRI is switched off in {}",
+                path.display(),
+                config.display()
+            ),
+            switch,
+        ),
+        None if runs(&path) => good(format!(
+            "by the NRI plugin {}, which runs; every annotation arrives",
+            path.display()
+        )),
+        None => doubtful(
+            format!("by the NRI plugin {}, but it does not run", path.display()),
+            format!("`systemctl restart {}` starts it", engine.name()),
+        ),
+    });
+    let connected = (nri.is_on && connects(&nri.socket, program)).then(|| {
+        good(format!(
+            "by the NRI plugin that connects to {}; every annotation arrives",
+            nri.socket.display()
+        ))
+    });
+    started.into_iter().chain(connected).collect()
 }
 
 /// Docker: the runtime in daemon.json. All annotations of its containers reach the hook.
@@ -173,29 +219,8 @@ fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
 fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Finding>> {
     let text = change::read(config)?.unwrap_or_default();
     let seen = containerd::seen(config, &text, usual)?;
-    let mut found = Vec::new();
-    let plugin = plugin_in(&seen.plugins);
-    if let Some(path) = &plugin {
-        found.push(match (seen.nri, leads_to_us(path, program)) {
-            (_, Some(wrong)) => wrong,
-            (false, None) => broken(
-                format!(
-                    "the plugin {} is in place, but NRI is switched off in {}",
-                    path.display(),
-                    config.display()
-                ),
-                "run `oci-coredump install containerd --way nri`",
-            ),
-            (true, None) if runs(path) => good(format!(
-                "by the NRI plugin {}, which runs; every annotation arrives",
-                path.display()
-            )),
-            (true, None) => doubtful(
-                format!("by the NRI plugin {}, but it does not run", path.display()),
-                "`systemctl restart containerd` starts it",
-            ),
-        });
-    }
+    let switch = "run `oci-coredump install containerd --way nri`";
+    let mut found = by_nri(Engine::Containerd, config, &seen.nri, switch, program);
     for runtime in &seen.runtimes {
         let Some(base) = &runtime.base else { continue };
         let name = &runtime.name;
@@ -230,7 +255,7 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
         found.push(doubtful(
             format!(
                 "neither a plugin in {} nor a base specification of ours in {}",
-                seen.plugins.display(),
+                seen.nri.plugins.display(),
                 config.display()
             ),
             "run `oci-coredump install containerd`",
@@ -249,14 +274,44 @@ fn plugin_in(directory: &Path) -> Option<PathBuf> {
 
 /// Whether a process was started from this path.
 fn runs(path: &Path) -> bool {
-    let lines = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines
-        .into_iter()
-        .any(|line| line.split(|b| *b == 0).next() == Some(path.as_os_str().as_encoded_bytes()))
+    command_lines().any(|words| {
+        words.first().is_some_and(|word| word.as_slice() == path.as_os_str().as_encoded_bytes())
+    })
+}
+
+/// Whether this program runs as a plugin that connects to the socket: `nri`, or `node serve`.
+fn connects(socket: &Path, program: &Program) -> bool {
+    let same = |other: &Path| {
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or(path.to_owned());
+        real(other) == real(socket)
+    };
+    command_lines().any(|words| {
+        let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        let words: Vec<&str> = words.iter().map(|word| word.as_ref()).collect();
+        let Some((own, verb)) = words.split_first() else { return false };
+        Path::new(own).file_name() == program.path.file_name()
+            && plugin_socket(verb).is_some_and(|socket| same(Path::new(socket)))
+    })
+}
+
+/// The socket to which this program connects as a plugin, when it is called with these words.
+fn plugin_socket<'w>(words: &[&'w str]) -> Option<&'w str> {
+    match words {
+        ["nri", "--socket", socket] => Some(socket),
+        ["nri", option] => option.strip_prefix("--socket="),
+        ["nri"] | ["node", "serve", ..] => Some(nri::SOCKET),
+        _ => None,
+    }
+}
+
+/// The words of every process's command line that can be read.
+fn command_lines() -> impl Iterator<Item = Vec<Vec<u8>>> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.map(|line| {
+        let line = line.strip_suffix(b"\0").unwrap_or(&line);
+        line.split(|b| *b == 0).map(<[u8]>::to_vec).collect()
+    })
 }
 
 /// What is wrong with the hooks of a base specification, one line each.

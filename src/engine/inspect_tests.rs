@@ -59,6 +59,46 @@ fn podman_and_crio_by_their_directories() {
 }
 
 #[test]
+fn crio_by_nri() {
+    let m = TestRoot::new();
+    let nri = "[crio.nri]\nnri_plugin_dir = 'HERE/plugins'\nnri_listen = 'HERE/nri.sock'\n";
+    m.write("crio.conf", &format!("[crio.runtime]\nhooks_dir = ['HERE/none']\n{nri}"));
+    let (states, text) = m.inspect(Engine::Crio, "crio.conf");
+    assert!(states == [Severity::Doubtful] && text.contains("where it looks for hooks"), "{text}");
+    fs::create_dir(m.path("plugins")).unwrap();
+    std::os::unix::fs::symlink(m.path("oci-coredump"), m.path("plugins/90-oci-coredump")).unwrap();
+    let (states, text) = m.inspect(Engine::Crio, "crio.conf");
+    assert!(states == [Severity::Doubtful] && text.contains("does not run"), "{text}");
+    m.write("crio.conf.d/10-off.conf", "[crio.nri]\nenable_nri = false\n");
+    let (states, text) = m.inspect(Engine::Crio, "crio.conf");
+    assert!(states == [Severity::Broken] && text.contains("switched off"), "{text}");
+    // A later drop-in counts.
+    m.write("crio.conf.d/20-on.conf", "[crio.nri]\nenable_nri = true\n");
+    assert_eq!(m.inspect(Engine::Crio, "crio.conf").0, [Severity::Doubtful]);
+    // The hook besides.
+    m.write("none/oci-coredump.json", r#"{"hook":{"path":"HERE/oci-coredump"}}"#);
+    let found = m.inspect(Engine::Crio, "crio.conf").0;
+    assert_eq!(found, [Severity::Good, Severity::Doubtful]);
+}
+
+#[test]
+fn the_socket_of_a_plugin_that_connects() {
+    for (words, socket) in [
+        (&["nri"][..], Some(nri::SOCKET)),
+        (&["nri", "--socket", "/s"], Some("/s")),
+        (&["nri", "--socket=/s"], Some("/s")),
+        (&["node", "serve"], Some(nri::SOCKET)),
+        (&["node", "serve", "--stay"], Some(nri::SOCKET)),
+        (&["node", "install", "--stay"], None),
+        (&["nri", "--help"], None),
+        (&["serve"], None),
+        (&[], None),
+    ] {
+        assert_eq!(plugin_socket(words), socket, "{words:?}");
+    }
+}
+
+#[test]
 fn docker_by_its_runtimes() {
     let m = TestRoot::new();
     assert_eq!(m.inspect(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
 
 /// Where containerd looks for NRI plugins by default.
-pub(super) const NRI_PLUGINS: &str = "/opt/nri/plugins";
 pub(super) const NRI_TABLE: &str = "io.containerd.nri.v1.nri";
 
 /// File name of our drop-in.

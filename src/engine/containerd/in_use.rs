@@ -1,11 +1,11 @@
 //! What a configuration of containerd, with its drop-ins, says now.
 
 use super::document::{
-    ANNOTATIONS, BASE, DROP_IN, LISTS, NRI_PLUGINS, NRI_TABLE, base_path, cri, enable_nri, find,
-    parse,
+    ANNOTATIONS, BASE, DROP_IN, LISTS, NRI_TABLE, base_path, cri, enable_nri, find, parse,
 };
 use super::programs::{ask, release};
 use crate::engine::change;
+use crate::engine::nri::{self, NriInUse};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use toml_edit::Item;
@@ -13,9 +13,7 @@ use toml_edit::Item;
 /// What a configuration contains that concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuntimesInUse {
-    pub nri: bool,
-    /// Where containerd looks for NRI plugins.
-    pub plugins: PathBuf,
+    pub nri: NriInUse,
     /// The runtimes of its CRI plugin.
     pub runtimes: Vec<CriRuntime>,
 }
@@ -41,13 +39,16 @@ pub(crate) fn seen(file: &Path, text: &str, usual: bool) -> Result<RuntimesInUse
     let program_says = || ask("containerd", &["--version"]).ok().and_then(|t| release(&t));
     let nri_by_default =
         usual.then(program_says).flatten().map_or(said.is_some_and(|v| v >= 3), |r| r.0 >= 2);
-    let plugins = find(&doc, &["plugins", NRI_TABLE])
-        .and_then(|t| t.get("plugin_path"))
-        .and_then(Item::as_str)
-        .unwrap_or(NRI_PLUGINS);
+    let path = |key: &str, default: &str| -> PathBuf {
+        let table = find(&doc, &["plugins", NRI_TABLE]);
+        table.and_then(|t| t.get(key)).and_then(Item::as_str).unwrap_or(default).into()
+    };
     let mut seen = RuntimesInUse {
-        nri: enable_nri(text, nri_by_default)?.is_none(),
-        plugins: plugins.into(),
+        nri: NriInUse {
+            is_on: enable_nri(text, nri_by_default)?.is_none(),
+            plugins: path("plugin_path", nri::PLUGINS),
+            socket: path("socket_path", nri::SOCKET),
+        },
         runtimes: Vec::new(),
     };
     let drop_in = file.with_file_name("conf.d").join(DROP_IN);

@@ -39,6 +39,19 @@ use std::time::Duration;
 /// Where engines accept plugins that they did not start.
 pub const SOCKET: &str = "/var/run/nri/nri.sock";
 
+/// Where engines look for plugins that they start.
+pub(super) const PLUGINS: &str = "/opt/nri/plugins";
+
+/// What an engine's configuration says of NRI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NriInUse {
+    pub is_on: bool,
+    /// Where the engine looks for plugins.
+    pub plugins: PathBuf,
+    /// Where it accepts others.
+    pub socket: PathBuf,
+}
+
 /// Environment variable with the descriptor of the socket, in a plugin that the engine starts.
 const SOCKET_VARIABLE: &str = "NRI_PLUGIN_SOCKET";
 

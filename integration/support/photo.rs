@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use support::host::{RUN, STORE};
+use crate::host::{RUN, STORE};
 
 const DIRECTORIES: [&str; 7] = [
     "/etc",

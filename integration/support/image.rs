@@ -1,12 +1,14 @@
-//! An image as an archive that every engine imports: one layer, busybox and the crasher.
+//! An image as an archive that every engine imports: one layer, busybox, the crasher, and what a
+//! pod's own container does.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 
-use support::crasher::crasher;
-use support::rootfs::Rootfs;
+use crate::crasher::crasher;
+use crate::rootfs::Rootfs;
+use crate::runtime::script;
 
 /// Its name.
 pub const IMAGE: &str = "localhost/victim:1";
@@ -15,6 +17,8 @@ pub const IMAGE: &str = "localhost/victim:1";
 pub fn make(scratch: &Path) -> PathBuf {
     let rootfs = Rootfs::make(&scratch.join("rootfs"));
     rootfs.put(crasher(), "/bin/crasher");
+    let pause = script(&scratch.join("pause"), "#!/bin/sh\ntrap exit TERM\nsleep 100000 &\nwait\n");
+    rootfs.put(&pause, "/bin/pause");
     run(Command::new("tar")
         .arg("-C")
         .arg(rootfs.path())
