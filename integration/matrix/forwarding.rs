@@ -22,7 +22,7 @@ use support::systemd::Systemd;
 use support::wait::wait_for;
 
 /// How long somebody else's handler may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The test's own handler (`handler.c`) in a directory of its own.
 struct Handler {
