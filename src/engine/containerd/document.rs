@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
 
-/// Where containerd looks for NRI plugins by default.
+/// The table of its configuration for NRI.
 pub(super) const NRI_TABLE: &str = "io.containerd.nri.v1.nri";
 
 /// File name of our drop-in.
