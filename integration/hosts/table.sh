@@ -18,6 +18,6 @@ awk -v heading="## Debian $suite" '
     echo
     echo '| what | result |'
     echo '|---|---|'
-    awk -F '\t' '$1 == "ok" || $1 == "FAILED" || $1 == "not here" { print "| " $2 " | " $1 " |" }' "$results"
+    awk -F '\t' 'NF > 1 && /^(ok|FAILED|not here)\t/ { print "| " $2 " | " $1 " |" }' "$results"
 } >"$document.new"
 mv "$document.new" "$document"
