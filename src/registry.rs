@@ -197,8 +197,8 @@ impl Registry {
     }
 
     /// Removes an entry, what limits remember under its ID, and its index keys unless another
-    /// container has taken them over. Its views stay, see [`Registry::remove_views`]. A missing entry
-    /// is no error.
+    /// container has taken them over. Its views stay, see [`Registry::remove_views`]. A missing
+    /// entry is no error.
     pub(crate) fn remove(&self, id: &str) -> Result<Option<Entry>> {
         if let Err(e) = self.forget_limits(id) {
             log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");

@@ -174,9 +174,10 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
     };
     let mut said = format!("kernel.core_pattern is {now:?}, which is not ours, left as it is");
     if now == saved.ours || is_ours(&now) {
-        write(PATTERN, &saved.core_pattern)?;
+        let before = saved.to_put_back();
+        write(PATTERN, &before)?;
         write(USES_PID, &saved.core_uses_pid.to_string())?;
-        said = format!("kernel.core_pattern = {:?}", saved.core_pattern);
+        said = format!("kernel.core_pattern = {before:?}");
     }
     if core_pipe_limit()? == OUR_PIPE_LIMIT {
         write(PIPE_LIMIT, &saved.core_pipe_limit.to_string())?;

@@ -14,7 +14,7 @@ awk -v heading="## Debian $suite" '
     echo
     echo "## Debian $suite"
     echo
-    awk -F '\t' '$1 == "host" { print $2 }' "$results"
+    awk -F '\t' '$1 == "host" { print $2 }' "$results" | fold -s -w 100 | sed 's/ *$//'
     echo
     echo '| what | result |'
     echo '|---|---|'

@@ -8,7 +8,7 @@ use crate::store::Store;
 use crate::sys::child::{self, Ended};
 use crate::sys::signals::{self, Signals, Told};
 use crate::sys::{OwnedFd, descriptor, process, socket};
-use crate::sysctl::{self, SOCKET};
+use crate::sysctl::{self, SOCKET, SOCKET_PATTERN};
 use anyhow::{Context, Result, bail, ensure};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -79,6 +79,7 @@ fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
         0
     })?;
     server.when_ended(&setting, ready);
+    server.regularly(look);
     match server.run()? {
         Ending::End => {
             let config = Config::load_or_default();
@@ -97,10 +98,36 @@ fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
     }
 }
 
+/// Tells systemd that this process is alive. Leads crashes here again where they have gone to the
+/// pipe since, because this server had not answered in time: `watch` as a service has a mount
+/// namespace of its own, from which the kernel does not take the socket's pattern.
+fn look() {
+    tell_systemd(b"WATCHDOG=1");
+    let by_pipe = |now: String| sysctl::is_ours(&now) && now != SOCKET_PATTERN;
+    if !sysctl::core_pattern().is_ok_and(by_pipe) || !Config::load().is_ok_and(|c| is_wanted(&c)) {
+        return;
+    }
+    // A process of its own, since it waits for this one's answer.
+    let done = child::fork(|| {
+        if let Err(e) = signals::give_back().and_then(|()| lead_here()) {
+            log::error!("serve: {e:#}, crashes come through the pipe");
+        }
+        0
+    });
+    if let Err(e) = done {
+        log::debug!("serve: {e:#}");
+    }
+}
+
+/// Whether the configuration wants the socket.
+fn is_wanted(config: &Config) -> bool {
+    config.mode == Mode::Dispatch && config.kernel_interface != KernelInterface::Pipe
+}
+
 /// Makes the kernel connect to the socket, if that is configured.
 fn lead_here() -> Result<()> {
     let config = Config::load()?;
-    if config.mode != Mode::Dispatch || config.kernel_interface == KernelInterface::Pipe {
+    if !is_wanted(&config) {
         log::warn!(
             "serve: the configuration wants no socket (mode = \"dispatch\", kernel_interface = \
              \"socket\" or \"auto\"): nothing comes here"
@@ -121,8 +148,12 @@ fn lead_here() -> Result<()> {
 
 /// Tells systemd that the service has started.
 fn ready() {
+    tell_systemd(b"READY=1");
+}
+
+fn tell_systemd(what: &[u8]) {
     if let Ok(path) = std::env::var("NOTIFY_SOCKET") {
-        socket::send(&path, b"READY=1");
+        socket::send(&path, what);
     }
 }
 

@@ -260,6 +260,27 @@ pub(crate) fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     out
 }
 
+/// The part of a cgroup's path that no process in the container can have made: up to the component
+/// that names a container (an ID of 64 hexadecimal digits, as engines have it), a unit of systemd,
+/// or a user. Where there is none, the first component.
+pub(crate) fn container_of(path: &[u8]) -> &[u8] {
+    let is_hex = |b: &u8| b.is_ascii_hexdigit();
+    let names_one = |word: &[u8]| {
+        word.split(|b| !is_hex(b)).any(|digits| digits.len() >= 64)
+            || word.starts_with(b"user-")
+            || word.ends_with(b".service")
+            || word.ends_with(b".scope")
+    };
+    let mut end = 0;
+    let ends = path.split(|b| *b == b'/').skip(1).map(|word| {
+        end += 1 + word.len();
+        (word, end)
+    });
+    let ends: Vec<(&[u8], usize)> = ends.collect();
+    let one = ends.iter().find(|(word, _)| names_one(word)).or(ends.first());
+    one.map_or(path, |(_, end)| &path[..*end])
+}
+
 /// The inode number of a process's mount namespace.
 pub(crate) fn mount_ns_of(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/ns/mnt");
@@ -303,6 +324,25 @@ pub(crate) fn os(bytes: &[u8]) -> &OsStr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_by_its_cgroup() {
+        let id = "0123456789abcdef".repeat(4);
+        for (container, below) in [
+            (format!("/machine.slice/libpod-{id}.scope"), "/container/a"),
+            (format!("/kubepods/besteffort/pod1b4e28ba-2fa1-11d2-883f-0016d3cca427/{id}"), "/a"),
+            (format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), "/x/y"),
+            (format!("/docker/{id}"), "/x"),
+            ("/user.slice/user-1000.slice".into(), "/user@1000.service/a.scope"),
+            ("/system.slice/some.service".into(), "/payload"),
+            ("/mine".into(), "/a/b"),
+            ("/".into(), ""),
+        ] {
+            let path = format!("{container}{below}");
+            assert_eq!(container_of(path.as_bytes()), container.as_bytes(), "{path}");
+        }
+        assert_eq!(container_of(b""), b"");
+    }
 
     #[test]
     fn start_time_after_the_last_parenthesis() {

@@ -5,15 +5,22 @@ use super::values::core_uses_pid;
 use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::{OwnedFd, file, user};
+use crate::sys::{OwnedFd, file, socket, user};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::Duration;
 
 pub(super) const SAVED: &str = "sysctl.json";
 
 /// A second copy, written before the first: a power failure damages at most one of them.
 pub(super) const COPY: &str = "sysctl.json.copy";
+
+/// What the path of systemd's socket has in it.
+const SYSTEMD_SOCKET: &str = "/systemd/coredump";
+
+/// How long a server of it may take to end the connection of a process that has not crashed.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// systemd's `kernel.core_pipe_limit`, from its 50-coredump.conf.
 const SYSTEMD_PIPE_LIMIT: u32 = 16;
@@ -88,11 +95,31 @@ impl Saved {
     /// that systemd ships as well.
     pub(crate) fn handler(&self) -> Handler {
         match Handler::of(self.core_pattern.as_bytes()) {
-            Handler::Socket if self.core_pattern.contains("/systemd/coredump") => {
+            Handler::Socket if self.core_pattern.contains(SYSTEMD_SOCKET) => {
                 systemd_pipe().map_or(Handler::Socket, |pattern| Handler::of(pattern.as_bytes()))
             }
             other => other,
         }
+    }
+
+    /// The pattern that is given back. A socket that is listened to and served by nobody would hold
+    /// every crash of the host without an end: then systemd's pipe program, where it is systemd's.
+    pub(super) fn to_put_back(&self) -> String {
+        let Some(path) = self.core_pattern.strip_prefix('@') else {
+            return self.core_pattern.clone();
+        };
+        let path = Path::new(path.trim_start_matches('@'));
+        if socket::is_answered(path, ANSWER) {
+            return self.core_pattern.clone();
+        }
+        let instead = self.core_pattern.contains(SYSTEMD_SOCKET).then(systemd_pipe).flatten();
+        if instead.is_none() {
+            log::warn!(
+                "nobody answers at {}, where kernel.core_pattern led before: it leads there again",
+                path.display()
+            );
+        }
+        instead.unwrap_or_else(|| self.core_pattern.clone())
     }
 
     /// `kernel.core_pipe_limit` for the earlier handler, if it is a program.

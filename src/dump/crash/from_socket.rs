@@ -9,6 +9,7 @@ use crate::sys::{
     AsFd, BorrowedFd, OwnedFd, coredump_socket, descriptor, file, kernel, ns, pidfd, socket,
 };
 use anyhow::{Context, Result, ensure};
+use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
 /// How long the kernel's request may take, which is there when the connection is.
@@ -23,7 +24,8 @@ pub(crate) struct Peer {
     pid: i32,
     /// How it may be dumped.
     dump_mode: u32,
-    /// Who it is counted with: its cgroup, or its mount namespace where there is no cgroup v2.
+    /// Who it is counted with: its container's cgroup, or its mount namespace where there is no
+    /// cgroup v2.
     pub group: u64,
 }
 
@@ -42,7 +44,8 @@ impl Peer {
         // Where only cgroup v1 is mounted, all have the same number.
         let group = match info.cgroup {
             0 | 1 => proc::mount_ns_of(info.pid).unwrap_or(0),
-            cgroup => cgroup,
+            // It may have made groups below its container's, each with few crashes.
+            own => container_group(info.pid).unwrap_or(own),
         };
         Ok(Peer { pidfd, pid: info.pid, dump_mode, group })
     }
@@ -55,6 +58,15 @@ impl Peer {
     pub(crate) fn into_helpers(self) -> Result<Self> {
         Ok(Peer { pidfd: descriptor::renumber(self.pidfd, PIDFD)?, ..self })
     }
+}
+
+/// A number for the cgroup of version 2 of a process's container.
+fn container_group(pid: i32) -> Option<u64> {
+    let groups = Proc::open(pid).and_then(|process| process.cgroups()).ok()?;
+    let own = groups.into_iter().find(|group| group.controllers.is_empty())?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(proc::container_of(&own.path));
+    Some(hasher.finish())
 }
 
 impl AsFd for Peer {

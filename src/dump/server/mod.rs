@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// Connections that may wait in this process. Beyond that they wait in the kernel.
 const HELD: usize = 8192;
 
-/// How often the children that have ended are looked for, should a signal have been lost.
+/// How often the children that have ended are looked for, should a signal have been lost, and how
+/// often [`Server::regularly`] acts.
 const TICK: Duration = Duration::from_secs(10);
 
 /// The same, where connections wait.
@@ -49,6 +50,8 @@ pub(crate) struct Server {
     ready: Vec<ReadyHelper>,
     /// A child, and what is done when it has ended.
     awaited: Option<(i32, fn())>,
+    /// What is done every [`TICK`], and when it was done last.
+    regularly: Option<(fn(), Instant)>,
 }
 
 impl Server {
@@ -64,7 +67,7 @@ impl Server {
         listener.set_nonblocking(true).context("fcntl(O_NONBLOCK)")?;
         rlimit::raise_files();
         let (signals, queue, ready) = (Signals::take()?, Queue::new(), Vec::new());
-        let mut server = Server { listener, signals, queue, ready, awaited: None };
+        let mut server = Server { listener, signals, queue, ready, awaited: None, regularly: None };
         accepted.into_iter().for_each(|connection| server.arrived(connection));
         Ok(server)
     }
@@ -72,6 +75,11 @@ impl Server {
     /// Does something when a child of this process has ended, while it serves.
     pub(crate) fn when_ended(&mut self, child: &child::Child, then: fn()) {
         self.awaited = Some((child.id().as_raw_nonzero().get(), then));
+    }
+
+    /// Does something every ten seconds while it serves. It must not block.
+    pub(crate) fn regularly(&mut self, what: fn()) {
+        self.regularly = Some((what, Instant::now()));
     }
 
     /// Serves until it is told otherwise.
@@ -89,6 +97,12 @@ impl Server {
             }
             let time = if self.queue.waiting() == 0 { TICK } else { SOON };
             self.step(time)?;
+            if let Some((what, last)) = &mut self.regularly
+                && last.elapsed() >= TICK
+            {
+                *last = Instant::now();
+                what();
+            }
         }
     }
 
