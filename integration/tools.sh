@@ -53,7 +53,10 @@ done
 kernel_package() {
     package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
         sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-    [ -n "$package" ] && apt-get download -qq "$package"
+    # From Debian 14 on the kernel itself is in a package of its own.
+    binary=$(apt-cache depends "$package" 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-binary-[^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$package" ] && apt-get download -qq "${binary:-$package}"
 }
 if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
     fresh=$(mktemp -d "$directory/fresh.XXXXXX")
@@ -61,9 +64,9 @@ if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = am
     with_lists kernel_package || package=
     if [ -n "$package" ]; then
         echo "Unpacking $package"
-        dpkg-deb --extract "$fresh"/linux-image-*.deb "$fresh/tree"
+        dpkg-deb --extract "$fresh"/linux-*.deb "$fresh/tree"
         mkdir -p "$fresh/kernel"
-        cp "$fresh"/tree/boot/vmlinuz-* "$fresh/kernel/vmlinuz"
+        cp "$(find "$fresh/tree" -type f -name 'vmlinuz*')" "$fresh/kernel/vmlinuz"
         rm -rf "${directory:?}/kernel"
         mv "$fresh/kernel" "$directory/kernel"
     fi

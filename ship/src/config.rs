@@ -264,6 +264,11 @@ mod tests {
         assert_eq!(config.upload.url.as_deref(), Some("s3://b"));
         assert_eq!(config.upload.rate, Some(10 << 20));
         assert_eq!(Config::read("").unwrap(), Config::default());
+        // The times that the helper takes.
+        for time in ["7d", "2 weeks", "1d12h"] {
+            let text = format!("[upload]\nurl = \"s3://b\"\nkeep_until_uploaded = \"{time}\"\n");
+            assert_eq!(Config::read(&text).unwrap().upload.keep_until_uploaded.unwrap(), time);
+        }
     }
 
     /// Values that no upload could work with.
@@ -282,6 +287,7 @@ mod tests {
             ("select.signal = \"SIGSEGVV\"", "select.signal"),
             ("select.outcome = \"writen\"", "select.outcome"),
             ("keep_until_uploaded = \"forever\"", "keep_until_uploaded"),
+            ("keep_until_uploaded = \"-7d\"", "keep_until_uploaded"),
             ("state = \"/var/lib/oci-coredump/records\"", "state"),
             ("[upload.webhook]\nurl = \"ftp://x\"", "webhook"),
             ("[upload.webhook]\nurl = \"no url\"", "webhook"),
