@@ -4,6 +4,7 @@
 use crate::require;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -33,6 +34,11 @@ impl Systemd {
         let directory = TempDir::with_prefix("s").unwrap();
         let program = directory.path().join("systemd-coredump");
         fs::copy(found, &program).unwrap();
+        // What a test left that was killed has nobody behind it.
+        let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
+        if UnixStream::connect(SOCKET).is_err_and(refused) {
+            fs::remove_file(SOCKET).unwrap();
+        }
         let receiver = (!Path::new(SOCKET).exists()).then(|| listen(&program));
         // The arguments of Debian's /usr/lib/sysctl.d/50-coredump.conf.
         let pattern = format!("|{} %P %u %g %s %t %c %h", program.display());
