@@ -395,345 +395,30 @@ socket_stopped() {
     crash_in web
 }
 
-# A server that does not answer, whatever the cause: the pipe has the crashes until it goes on.
-stalled() {
-    dpkg --install "$here/first.deb"
-    before
-    [ "$(stat -c %a $store)" = 700 ]
-    oci-coredump --version
-    man -w oci-coredump 2>/dev/null || [ -e /usr/share/man/man1/oci-coredump.1.gz ]
-    not systemctl is-enabled oci-coredump.service
-}
-
-# A container's demonstration: `demonstrate NAME PODMAN...`, with a command that starts podman.
-demonstrate() {
-    local name=$1
-    shift
-    "$@" run --detach --name "$name" --network none --annotation $eci=/pod/data/dump/core-eci \
-        localhost/bb sleep 100000
-    [ "$("$@" exec "$name" cat /proc/sys/kernel/core_pattern)" = /pod/data/dump/core-eci ]
-    "$@" exec "$name" sh -c 'server; true'
-    "$@" exec "$name" sh -c 'ls /pod/data/dump' | grep '^core-eci\.[0-9]*$'
-}
-
-podman_root() {
-    podman import "$kept/image.tar" localhost/bb
-    demonstrate demo podman
-    ours
-    local id
-    id=$(podman inspect --format '{{.Id}}' demo)
-    podman rm --force --time 0 demo
-    ls $store/containers/"$id"/core-eci.*
-    oci-coredump list container=demo | grep present
-    oci-coredump info container=demo | grep parse_length
-    oci-coredump export container=demo -o "$kept/demo.tar.zst"
-    oci-coredump debug "$kept/demo.tar.zst" -A -batch -A -ex -A bt | grep parse_length
-}
-
-taken_over() {
-    oci-coredump install
-    ours
-    grep -q core_pattern /etc/sysctl.d/61-oci-coredump.conf
-    systemctl is-active oci-coredump.service
-    systemctl is-enabled oci-coredump.service
-    oci-coredump doctor podman || { oci-coredump doctor podman; false; }
-}
-
-as_someone() { runuser -u someone -- env -C /home/someone "XDG_RUNTIME_DIR=/run/user/$(id -u someone)" "$@"; }
-
-podman_rootless() {
-    useradd --create-home --shell /bin/bash someone
-    loginctl enable-linger someone
-    until_so 120 test -S "/run/user/$(id -u someone)/bus"
-    as_someone podman import "$kept/image.tar" localhost/bb
-    demonstrate mine as_someone podman
-    as_someone podman rm --force --time 0 mine
-    as_someone oci-coredump list container=mine | grep present
-}
-
-podman_pasta() {
-    # A network that it could copy is none of every virtual machine's.
-    as_someone podman run --rm --network pasta localhost/bb true || return 77
-    as_someone podman run --rm --network pasta --annotation oci-coredump/pattern=/c/core \
-        localhost/bb sh -c 'server; ls /c' | grep '^core\.'
-}
-
-quadlet() {
-    mkdir -p /etc/containers/systemd
-    cat >/etc/containers/systemd/web.container <<END
-[Container]
-ContainerName=web
-Image=localhost/bb
-Network=none
-Annotation=$eci=/pod/data/dump/core-eci
-Exec=sleep 100000
-[Service]
-Restart=always
-[Install]
-WantedBy=multi-user.target
-END
-    systemctl daemon-reload
-    systemctl start web.service
-    crash_in web
-}
-
-# A crash in the running container NAME leaves one more core there.
-crash_in() {
-    local count
-    count=$(podman exec "$1" sh -c 'ls /pod/data/dump | wc -l')
-    podman exec "$1" sh -c 'server; true'
-    [ "$(podman exec "$1" sh -c 'ls /pod/data/dump | wc -l')" = $((count + 1)) ]
-}
-
-kube_play() {
-    cat >"$kept/pod.yaml" <<END
-apiVersion: v1
-kind: Pod
-metadata:
-  name: shop
-  annotations:
-    $eci: /pod/data/dump/core-eci
-spec:
-  containers:
-    - name: shop
-      image: localhost/bb
-      command: ["sleep", "100000"]
-END
-    podman kube play --network none "$kept/pod.yaml"
-    podman exec shop-shop sh -c 'server; ls /pod/data/dump' | grep '^core-eci\.[0-9]*$'
-    podman kube down "$kept/pod.yaml"
-    oci-coredump list pod=shop | grep present
-}
-
-docker() {
-    oci-coredump install docker
-    systemctl restart docker
-    command docker import "$kept/image.tar" bb
-    command docker run --detach --name whale --network none --annotation $eci=/pod/data/dump/core-eci \
-        bb sleep 100000
-    command docker exec whale sh -c 'server; ls /pod/data/dump' | grep '^core-eci\.[0-9]*$'
-    command docker rm --force whale
-    oci-coredump uninstall docker
-    systemctl restart docker
-    command docker image rm bb
-}
-
-# One call of the CRI: `cri METHOD REQUEST`, by the numbers of the fields; see cri.py.
-cri() { python3 "$here/cri.py" /run/containerd/containerd.sock "RuntimeService/$1" "$2"; }
-
-# A pod by the CRI of containerd, which is told of the program in this way. What the step changes of
-# containerd's configuration is put back whatever becomes of it.
-pods() {
-    local way=$1 saved=$kept/containerd major
-    major=$(containerd --version | sed 's/[^ ]* [^ ]* v\{0,1\}\([0-9]*\)\..*/\1/')
-    # NRI is not on by itself in older ones.
-    [ "$way" != nri ] || [ "$major" -ge 2 ] || { echo "containerd $major"; return 77; }
-    rm -rf "$saved"
-    mkdir "$saved"
-    cp -a /etc/containerd/. "$saved" 2>/dev/null || :
-    local status=0
-    (set -eu; pod_in_containerd "$way" "$major") || status=$?
-    oci-coredump uninstall containerd || status=1
-    find /etc/containerd -mindepth 1 -delete 2>/dev/null || :
-    if [ -n "$(ls -A "$saved")" ]; then
-        cp -a "$saved/." /etc/containerd
-    else
-        rm -rf /etc/containerd
-    fi
-    systemctl restart containerd
-    return $status
-}
-
-pod_in_containerd() {
-    local way=$1 sandbox container config answer
-    mkdir -p /etc/containerd
-    if [ "$2" -ge 2 ]; then
-        cat >/etc/containerd/config.toml <<END
-version = 3
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = 'localhost/pod:1'
-END
-    else
-        cat >/etc/containerd/config.toml <<END
-version = 2
-[plugins.'io.containerd.grpc.v1.cri']
-sandbox_image = 'localhost/pod:1'
-END
-    fi
-    oci-coredump install containerd --way "$way"
-    systemctl restart containerd
-    oci-coredump doctor containerd || { oci-coredump doctor containerd; false; }
-    podman import --change 'CMD ["/bin/sleep", "100000"]' "$kept/image.tar" localhost/pod:1
-    rm -f "$kept/pod.tar"
-    podman save --format docker-archive --output "$kept/pod.tar" localhost/pod:1
-    podman image rm localhost/pod:1
-    ctr --namespace k8s.io images import "$kept/pod.tar"
-    # Names, annotation, the host's network.
-    config='{"1": {"1": "web-0", "2": "uid-web-0-'$way'", "3": "shop"}, "3": "'$kept'/logs",
-        "7": [{"1": "'$eci'", "2": "/pod/data/dump/core-eci"}], "8": {"2": {"1": {"1": 2}}}}'
-    sandbox=$(cri RunPodSandbox '{"1": '"$config"'}' | jq -r '."1"[0]')
-    container=$(cri CreateContainer '{"1": "'"$sandbox"'", "2": {"1": {"1": "app"},
-        "2": {"1": "localhost/pod:1"}, "3": ["/bin/sleep", "100000"], "11": "app.log",
-        "15": {"2": {"3": {"1": 2, "2": 1}}}}, "3": '"$config"'}' | jq -r '."1"[0]')
-    cri StartContainer '{"1": "'"$container"'"}'
-    answer=$(cri ExecSync '{"1": "'"$container"'", "3": 60, "2": ["/bin/sh", "-c",
-        "cat /proc/sys/kernel/core_pattern; server; ls /pod/data/dump"]}' | jq -r '."1"[0]')
-    echo "$answer"
-    grep -x /pod/data/dump/core-eci <<<"$answer"
-    grep '^core-eci\.[0-9]*$' <<<"$answer"
-    cri StopPodSandbox '{"1": "'"$sandbox"'"}'
-    cri RemovePodSandbox '{"1": "'"$sandbox"'"}'
-    # Its names, and the core, which has stayed.
-    oci-coredump list "container=$container" --json | tail -n 1 |
-        jq -e '.pod_namespace == "shop" and .pod_name == "web-0" and .container_name == "app"'
-    oci-coredump list "container=$container" | grep present
-}
-
-host_crash() {
-    local count
-    count=$(cores_of_host)
-    "$kept/server" || :
-    until_so 120 eval "[ \"\$(cores_of_host)\" -gt $count ]"
-}
-cores_of_host() { coredumpctl --no-pager --no-legend list /root/hosts-test/server 2>/dev/null | wc -l; }
-
-sysctl_restarted() {
-    systemctl restart systemd-sysctl
-    ours
-    crash_in web
-}
-
-# Another package's file in /usr/lib/sysctl.d, whose postinst does what systemd-coredump's does. Our
-# service is stopped, so that it is the trigger that puts the pattern back.
-triggered() {
-    local tree=$kept/other
-    mkdir -p "$tree/DEBIAN" "$tree/usr/lib/sysctl.d"
-    printf 'Package: other\nVersion: 1\nArchitecture: all\nMaintainer: o <o@example.org>\nDescription: o\n' \
-        >"$tree/DEBIAN/control"
-    echo '# nothing' >"$tree/usr/lib/sysctl.d/49-other.conf"
-    printf '#!/bin/sh\n/usr/lib/systemd/systemd-sysctl 50-coredump.conf\n' >"$tree/DEBIAN/postinst"
-    chmod 755 "$tree/DEBIAN/postinst"
-    dpkg-deb --build "$tree" "$kept/other.deb"
-    systemctl stop oci-coredump.service
-    dpkg --install "$kept/other.deb"
-    ours
-    systemctl start oci-coredump.service
-    dpkg --purge other
-    ours
-}
-
-upgraded() {
-    local init
-    init=$(podman inspect --format '{{.State.Pid}}' web)
-    dpkg --install "$here/second.deb"
-    ours
-    [ "$(podman inspect --format '{{.State.Pid}}' web)" = "$init" ]
-    crash_in web
-    systemctl is-active oci-coredump.service
-    [ "$(readlink "/proc/$(systemctl show --value -p MainPID oci-coredump.service)/exe")" = $program ]
-}
-
-uploaded() {
-    dpkg --install "$here/ship.deb"
-    not systemctl is-active oci-coredump-ship.service
-    mkdir -p /etc/oci-coredump
-    printf '[upload]\nurl = "file:///var/lib/oci-coredump-ship/crashes"\n' \
-        >>/etc/oci-coredump/config.toml
-    oci-coredump ship check
-    systemctl start oci-coredump-ship.service
-    crash_in web
-    local id
-    id=$(oci-coredump info container=web | sed -n 's/^ *Record: //p')
-    until_so 300 eval "oci-coredump list record=$id | grep -w yes" || {
-        oci-coredump list record="$id"
-        journalctl --no-pager --lines 15 --unit oci-coredump-ship.service --output cat
-        false
-    }
-    ls /var/lib/oci-coredump-ship/crashes/*/*/*/"$id"/{record.json,report.html,coredump.tar.zst}
-    systemd-analyze security oci-coredump-ship.service | tail -n 1
-    dpkg --purge oci-coredump-ship
-    [ ! -e /usr/libexec/oci-coredump/oci-coredump-ship ]
-    rm /etc/oci-coredump/config.toml
-}
-
-socket_served() {
-    grep -qsx socket /proc/sys/kernel/core_modes || {
-        echo 'before Linux 6.17 the kernel has no such socket'
-        return 77
-    }
-    mkdir -p /etc/oci-coredump
-    echo 'kernel_interface = "socket"' >/etc/oci-coredump/config.toml
-    oci-coredump install
-    until_so 120 served || {
-        pattern
-        oci-coredump doctor
-        journalctl --no-pager --lines 15 --unit 'oci-coredump*' --output cat
-        false
-    }
-    systemctl is-active oci-coredump-serve.socket oci-coredump-serve.service
-    systemctl is-enabled oci-coredump-serve.socket oci-coredump-serve.service
-    oci-coredump doctor podman || { oci-coredump doctor podman; false; }
-    crash_in web
-    host_crash
-    systemd-analyze security oci-coredump-serve.service | tail -n 1
-}
-
-# A hundred crashes one after the other in the container, while the service is restarted, reloaded,
-# killed and replaced: each has its core.
-socket_restarted() {
-    served || return 77
-    local count=100 before after
-    before=$(podman exec web sh -c 'ls /pod/data/dump | wc -l')
-    podman exec web sh -c "for i in \$(seq $count); do server; done; true" >/dev/null 2>&1 &
-    local crashes=$!
-    for _ in 1 2 3; do
-        systemctl restart oci-coredump-serve.service
-        sleep 2
-        systemctl reload oci-coredump-serve.service
-        sleep 2
-        systemctl kill --signal=KILL --kill-whom=main oci-coredump-serve.service
-        sleep 2
-    done
-    dpkg --install "$here/first.deb"
-    dpkg --install "$here/second.deb"
-    wait $crashes
-    after=$(podman exec web sh -c 'ls /pod/data/dump | wc -l')
-    echo "$((after - before)) of $count crashes have a core"
-    [ $((after - before)) = $count ]
-    until_so 120 served
-    systemctl is-active oci-coredump-serve.service
-}
-
-socket_stopped() {
-    served || return 77
-    systemctl stop oci-coredump-serve.service oci-coredump-serve.socket
-    ours
-    crash_in web
-    host_crash
-    systemctl start oci-coredump-serve.socket oci-coredump-serve.service
-    until_so 120 served
-    crash_in web
-}
+# The process that serves the socket.
+server() { systemctl show --value -p MainPID oci-coredump-serve.service; }
 
 # A server that does not answer, whatever the cause: the pipe has the crashes until it goes on.
 stalled() {
     served || return 77
-    kill -STOP "$(systemctl show --value -p MainPID oci-coredump-serve.service)"
+    kill -STOP "$(server)"
     until_so 60 ours
-    kill -CONT "$(systemctl show --value -p MainPID oci-coredump-serve.service)"
+    kill -CONT "$(server)"
     until_so 120 served
     crash_in web
 }
+
 # One that hangs for good is killed by its unit, and another one serves.
 hung() {
     served || return 77
     local was
-    was=$(systemctl show --value -p MainPID oci-coredump-serve.service)
+    was=$(server)
     kill -STOP "$was"
-    until_so 300 eval "! systemctl show --value -p MainPID oci-coredump-serve.service | grep -qx $was"
+    until_so 300 eval '[ "$(server)" != '"$was ]"
     until_so 120 served
     crash_in web
 }
+
 # However often it is killed, the socket goes on listening.
 killed_often() {
     served || return 77
@@ -745,6 +430,7 @@ killed_often() {
     systemctl is-active oci-coredump-serve.socket
     crash_in web
 }
+
 # Systemd's socket goes on listening when its server has been stopped: to that no crash may be led.
 dead_socket() {
     served || return 77
@@ -758,6 +444,7 @@ dead_socket() {
     oci-coredump install
     until_so 120 served
 }
+
 phase_use() {
     host
     image

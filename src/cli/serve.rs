@@ -79,7 +79,7 @@ fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
         0
     })?;
     server.when_ended(&setting, ready);
-    server.regularly(look);
+    server.regularly(confirm);
     match server.run()? {
         Ending::End => {
             let config = Config::load_or_default();
@@ -101,7 +101,7 @@ fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
 /// Tells systemd that this process is alive. Leads crashes here again where they have gone to the
 /// pipe since, because this server had not answered in time: `watch` as a service has a mount
 /// namespace of its own, from which the kernel does not take the socket's pattern.
-fn look() {
+fn confirm() {
     tell_systemd(b"WATCHDOG=1");
     let by_pipe = |now: String| sysctl::is_ours(&now) && now != SOCKET_PATTERN;
     if !sysctl::core_pattern().is_ok_and(by_pipe) || !Config::load().is_ok_and(|c| is_wanted(&c)) {

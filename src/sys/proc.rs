@@ -5,11 +5,13 @@
 //! (so the `procfs` crate, which reads text, cannot be used).
 
 mod auxv;
+mod cgroup;
 mod mountinfo;
 mod status;
 
 pub(crate) use super::text::printable;
 pub(crate) use auxv::{AT_SECURE, AT_SYSINFO_EHDR, auxiliary};
+pub(crate) use cgroup::{Cgroup, cgroups, container_of};
 pub(crate) use mountinfo::{MountPoint, mount_points, root_mount};
 pub(crate) use status::Status;
 
@@ -238,49 +240,6 @@ fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     Some(std::str::from_utf8(stat.get(after..)?).ok()?.split_whitespace())
 }
 
-/// One line of /proc/PID/cgroup: one hierarchy, see cgroups(7).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cgroup {
-    /// The controllers of the hierarchy; empty for cgroup v2.
-    pub controllers: Vec<u8>,
-    /// Path below the root of the hierarchy, as this process's cgroup namespace shows it.
-    pub path: Vec<u8>,
-}
-
-/// Parses /proc/PID/cgroup, whose lines are `ID:controllers:path`. Other lines are skipped.
-pub(crate) fn cgroups(text: &[u8]) -> Vec<Cgroup> {
-    let mut out = Vec::new();
-    for line in text.split(|b| *b == b'\n') {
-        let mut parts = line.splitn(3, |b| *b == b':');
-        if let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
-        {
-            out.push(Cgroup { controllers: controllers.to_vec(), path: path.to_vec() });
-        }
-    }
-    out
-}
-
-/// The part of a cgroup's path that no process in the container can have made: up to the component
-/// that names a container (an ID of 64 hexadecimal digits, as engines have it), a unit of systemd,
-/// or a user. Where there is none, the first component.
-pub(crate) fn container_of(path: &[u8]) -> &[u8] {
-    let is_hex = |b: &u8| b.is_ascii_hexdigit();
-    let names_one = |word: &[u8]| {
-        word.split(|b| !is_hex(b)).any(|digits| digits.len() >= 64)
-            || word.starts_with(b"user-")
-            || word.ends_with(b".service")
-            || word.ends_with(b".scope")
-    };
-    let mut end = 0;
-    let ends = path.split(|b| *b == b'/').skip(1).map(|word| {
-        end += 1 + word.len();
-        (word, end)
-    });
-    let ends: Vec<(&[u8], usize)> = ends.collect();
-    let one = ends.iter().find(|(word, _)| names_one(word)).or(ends.first());
-    one.map_or(path, |(_, end)| &path[..*end])
-}
-
 /// The inode number of a process's mount namespace.
 pub(crate) fn mount_ns_of(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/ns/mnt");
@@ -326,25 +285,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_by_its_cgroup() {
-        let id = "0123456789abcdef".repeat(4);
-        for (container, below) in [
-            (format!("/machine.slice/libpod-{id}.scope"), "/container/a"),
-            (format!("/kubepods/besteffort/pod1b4e28ba-2fa1-11d2-883f-0016d3cca427/{id}"), "/a"),
-            (format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), "/x/y"),
-            (format!("/docker/{id}"), "/x"),
-            ("/user.slice/user-1000.slice".into(), "/user@1000.service/a.scope"),
-            ("/system.slice/some.service".into(), "/payload"),
-            ("/mine".into(), "/a/b"),
-            ("/".into(), ""),
-        ] {
-            let path = format!("{container}{below}");
-            assert_eq!(container_of(path.as_bytes()), container.as_bytes(), "{path}");
-        }
-        assert_eq!(container_of(b""), b"");
-    }
-
-    #[test]
     fn start_time_after_the_last_parenthesis() {
         let stat =
             b"12 (a) R 1 (\xff\n) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n";
@@ -381,14 +321,6 @@ mod tests {
         assert_eq!(sleep(status("S (sleeping)").as_bytes()), Some(Some(42)));
         assert_eq!(sleep(status("R (running)").as_bytes()), Some(None));
         assert_eq!(sleep(b"Name:\ta\nState:\tS (sleeping)\n"), None);
-    }
-
-    #[test]
-    fn cgroup_lines() {
-        let c = cgroups(b"4:memory:/a:b/\xffc\n0::/x\n");
-        assert_eq!(c[0], Cgroup { controllers: b"memory".to_vec(), path: b"/a:b/\xffc".to_vec() });
-        assert_eq!(c[1], Cgroup { controllers: vec![], path: b"/x".to_vec() });
-        assert_eq!(c.len(), 2);
     }
 
     #[test]

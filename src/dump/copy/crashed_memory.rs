@@ -53,16 +53,16 @@ impl CrashedMemory {
     /// # References
     /// `proc_mem.force_override`, Documentation/admin-guide/kernel-parameters.txt, Linux 6.12;
     /// Debian has `CONFIG_PROC_MEM_FORCE_PTRACE`.
-    pub(crate) fn gives(&self, barred: &[Load], files: &[u64]) -> bool {
+    pub(crate) fn can_read(&self, barred: &[Load], files: &[u64]) -> bool {
         barred.iter().all(|load| {
-            let Ok(page) = self.a_page_of(load) else { return false };
+            let Ok(page) = self.existing_page(load) else { return false };
             // A page of a file has contents even where it does not exist yet.
             page.map_or(!files.contains(&load.address), |page| self.memory.is_given(page))
         })
     }
 
     /// A page of a load that exists.
-    fn a_page_of(&self, load: &Load) -> Result<Option<u64>, Errno> {
+    fn existing_page(&self, load: &Load) -> Result<Option<u64>, Errno> {
         let (mut at, end) = (load.address, load.address.saturating_add(load.size));
         let mut runs = Vec::new();
         while at < end && runs.is_empty() {

@@ -185,7 +185,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Sparse> {
         let Some(files) = files else { return Ok(Next::Skip) };
         let source = self
             .source
-            .take_if(|source| source.pidfd.is_some() && source.gives(&head.barred, &files));
+            .take_if(|source| source.pidfd.is_some() && source.can_read(&head.barred, &files));
         let Some(source) = source else { return Ok(Next::Skip) };
         self.output.flush()?;
         // A thread that is stuck in a read is left behind with what it uses; see there.
@@ -228,7 +228,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
         let Some(files) = files else { return Ok(Next::Skip) };
         let source = self
             .source
-            .take_if(|source| source.pidfd.is_some() && source.gives(&head.barred, &files));
+            .take_if(|source| source.pidfd.is_some() && source.can_read(&head.barred, &files));
         let Some(source) = source else { return Ok(Next::Skip) };
         self.output.flush()?;
         let start = self.output.position;

@@ -2,7 +2,7 @@
 //!
 //! The head comes through the pipe. The memory comes from the process itself, a page at a time, of
 //! which none may be able to hang: pages of no file that do not exist are zeros, those of a file
-//! are left out, and so is what the kernel does not give ([`CrashedMemory::gives`]). Without a
+//! are left out, and so is what the kernel does not give ([`CrashedMemory::can_read`]). Without a
 //! pidfd it comes through the pipe too: what may be kept is remembered on the way, and chosen from
 //! that. What is chosen is in [`crate::corefile::reduced`].
 
@@ -85,7 +85,7 @@ impl Reduced {
         let memory = OfProcess {
             source,
             head: &self.head,
-            hides: !source.gives(&barred, &files),
+            hides: !source.can_read(&barred, &files),
             files,
             target,
             failed: Cell::new(None),

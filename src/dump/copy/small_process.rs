@@ -51,7 +51,7 @@ pub(crate) fn pieces(
     let exist = source.pagemap.all(low, high, LOOKED / page_size())?;
     let pieces = choose(&head.loads, &files, source.vdso, &exist)?;
     // Of a process that was killed the stream has what the kernel has written.
-    (source.gives(&head.barred, &files) && source.is_mapped()).then_some(pieces)
+    (source.can_read(&head.barred, &files) && source.is_mapped()).then_some(pieces)
 }
 
 /// Selects the parts of the loads to read, given the runs of pages that exist. The vDSO is always
