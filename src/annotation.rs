@@ -6,6 +6,17 @@
 
 mod known;
 
+/// The soft RLIMIT_CORE to set: what is `asked` for, else unlimited. `there`: the soft and the hard
+/// limit in config.json. A soft limit above 0 there was set deliberately, and stays (`None`) unless
+/// the request names another; a hard limit is never exceeded.
+pub(crate) fn soft_core_limit(asked: Option<Limit>, there: Option<(u64, u64)>) -> Option<Limit> {
+    match (asked, there) {
+        (None, Some((soft, _))) if soft > 0 => None,
+        (_, Some((_, hard))) => Some(asked.unwrap_or_default().min(Limit::from_raw(hard))),
+        (_, None) => Some(asked.unwrap_or_default()),
+    }
+}
+
 #[cfg(test)]
 pub(crate) use known::SETTINGS;
 pub(crate) use known::unknown;
@@ -49,7 +60,7 @@ pub(crate) struct Wishes {
     /// Compress cores with zstd while they are written.
     pub compress: bool,
     /// Release the crashed process before its core is complete.
-    pub early: bool,
+    pub early_release: bool,
     /// What happens where a core's name exists already. `None`: the container did not say.
     pub existing: Option<Existing>,
     /// How much of the memory its cores keep. `None`: the container did not say.
@@ -252,7 +263,7 @@ pub(crate) fn wishes(
     let limit = limit.or(size);
     let filter = broken.setting(&view, FILTER, mask);
     let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
-    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
+    let release = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
     let existing = broken.setting(&view, EXISTING, |v| {
         Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
     });
@@ -269,7 +280,7 @@ pub(crate) fn wishes(
             limit,
             filter,
             compress: compress == Some(1),
-            early: early == Some(1),
+            early_release: release == Some(1),
             existing,
             keep,
             upload,

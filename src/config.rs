@@ -95,6 +95,17 @@ pub enum MakeDirectories {
     Nowhere,
 }
 
+impl MakeDirectories {
+    /// Whether they are made for a core. `in_store`: it goes to the host's store.
+    pub(crate) fn applies(self, in_store: bool) -> bool {
+        match self {
+            MakeDirectories::Store => in_store,
+            MakeDirectories::Anywhere => true,
+            MakeDirectories::Nowhere => false,
+        }
+    }
+}
+
 /// The administrator's settings. The comments on the keys are also their documentation for users:
 /// `documents.rs` makes the tables of docs/configuration.md and docs/config.toml from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

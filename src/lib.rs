@@ -39,16 +39,15 @@
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
 //! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which
-//! decide; slots, which lock and wait), `writer` (the child that becomes the crashed process),
-//! `copy` (the lanes), `after` (the record and what is kept). Beside them: `container_crash` (a
-//! crash of a registered container), `core_dump` (one with a core), `core_place` (that file's path
-//! in the container and on the host), `forward` for crashes of no registered container,
-//! `forward_admission` (how many of those at a time) and `socket_to_pipe` (the earlier handler's
-//! pipe).
+//! decide), `slots` (how many dumps at a time; a crash waits for one), `writer` (the child that
+//! becomes the crashed process), `copy` (the lanes), `after` (the record and what is kept),
+//! `forward` (crashes of no registered container). Beside them: `core_dump` (a container's crash
+//! with a core), `without_core` (one without), `core_place` (the file's path in the container and
+//! on the host).
 //!
 //! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
 //!
-//! No files use each other in a circle.
+//! No files and no rooms use each other in a circle.
 
 #![warn(unreachable_pub)]
 

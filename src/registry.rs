@@ -30,7 +30,7 @@ pub(crate) use entry::{
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sys::{budget, file, resolve};
 use crate::users;
 use anyhow::{Context, Result, ensure};
@@ -76,9 +76,9 @@ pub(crate) struct Registry {
 impl Registry {
     /// Opens the registry of the user who runs this, making its directories.
     pub(crate) fn create() -> Result<Self> {
-        let path = match user::who() {
-            Who::Root => PathBuf::from(RUN_DIR),
-            Who::User(uid) => users::make_run_dir(uid)?,
+        let path = match user::run_by() {
+            RunBy::Root => PathBuf::from(RUN_DIR),
+            RunBy::User(uid) => users::make_run_dir(uid)?,
         };
         let run = file::make_path(&path, 0o700)?;
         let containers = file::make_dir(&run, "containers".as_ref(), 0o700)?;
@@ -93,9 +93,9 @@ impl Registry {
 
     /// Opens the registry of the user who runs this, if it exists.
     pub(crate) fn own() -> Option<Self> {
-        match user::who() {
-            Who::Root => Self::open(),
-            Who::User(uid) => Self::open_at(&users::run_dir(uid)?),
+        match user::run_by() {
+            RunBy::Root => Self::open(),
+            RunBy::User(uid) => Self::open_at(&users::run_dir(uid)?),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::pattern::Pattern;
 use crate::registry::Registry;
 use crate::store::Store;
 
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sys::{file, ns};
 use anyhow::{Context, Result, bail};
 use saved::{COPY, SAVED, read};
@@ -202,7 +202,7 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn mend(config: &Config) -> Result<bool> {
-    if config.mode != Mode::Dispatch || user::who() != Who::Root {
+    if config.mode != Mode::Dispatch || user::run_by() != RunBy::Root {
         return Ok(false);
     }
     let now = core_pattern()?;

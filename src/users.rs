@@ -15,7 +15,7 @@
 use crate::sys::file;
 
 use crate::sys::resolve::{self, Below, Want};
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sys::{OwnedFd, Stat};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
@@ -119,7 +119,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 /// his own. For the three entry points that such a user has (the hook, the verbs that read a store,
 /// `doctor`), each of which does without it in its own way; all others are root's alone.
 pub(crate) fn adapt(config: &mut crate::config::Config) -> Result<()> {
-    if let Who::User(uid) = user::who() {
+    if let RunBy::User(uid) = user::run_by() {
         config.store = own_store(uid)?;
         // What root uploads is of root's store.
         config.upload = Default::default();

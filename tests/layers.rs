@@ -441,3 +441,38 @@ fn no_network_in_the_helper() {
     let found: Vec<_> = network.iter().filter(|name| crates.contains(**name)).collect();
     assert!(found.is_empty(), "{found:?}");
 }
+
+/// The rooms below a module, and which uses which: a directory with everything in it, or a file.
+/// The module's own file is one of them, without a name.
+fn rooms(graph: &Graph, above: &[String]) -> Graph {
+    let room = |file: &str| -> Option<String> {
+        let path = path_of(file);
+        let below = path.strip_prefix(above)?;
+        Some(below.first().cloned().unwrap_or_default())
+    };
+    let mut out = Graph::new();
+    for (file, used) in graph {
+        let Some(me) = room(file) else { continue };
+        let mut others: BTreeSet<String> = used.iter().filter_map(|other| room(other)).collect();
+        others.remove(&me);
+        out.entry(me).or_default().extend(others);
+    }
+    out
+}
+
+#[test]
+fn no_rooms_use_each_other_in_a_circle() {
+    let graph = graph(&all());
+    let mut above: BTreeSet<Vec<String>> = BTreeSet::new();
+    for file in graph.keys() {
+        let path = path_of(file);
+        above.extend((0..path.len()).map(|n| path[..n].to_vec()));
+    }
+    let mut wrong = Vec::new();
+    for module in &above {
+        let rooms = rooms(&graph, module);
+        wrong.extend(circles(&rooms).into_iter().map(|c| format!("{}: {c:?}", module.join("/"))));
+    }
+    assert!(above.len() > 20, "only {} modules with rooms were seen", above.len());
+    assert!(wrong.is_empty(), "rooms that use each other in a circle: {wrong:#?}");
+}

@@ -8,6 +8,7 @@
 use crate::{PATIENCE, narrow};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -169,13 +170,16 @@ pub fn assert_same(kernel: &Core, ours: &Core, what: &str) {
     assert_eq!(kernel.bytes.len(), ours.bytes.len(), "{what}: size");
     let (one, two) = (mask(&kernel.bytes), mask(&ours.bytes));
     if one != two {
-        let mut differ = one.iter().zip(&two).enumerate().filter(|(_, (a, b))| a != b);
-        let (at, (a, b)) = differ.next().unwrap();
-        let place = if wide { describe(&one, at) } else { String::new() };
-        panic!(
-            "{what}: {} bytes differ, the first at {at} ({place}): {a:#04x} and {b:#04x}",
-            differ.count() + 1
-        );
+        let differ = (0..one.len()).filter(|at| one[*at] != two[*at]);
+        // The words that differ, of which the first few say enough.
+        let words: BTreeSet<usize> = differ.map(|at| at & !7).collect();
+        let word = |bytes: &[u8], at| bytes[at..].iter().take(8).copied().collect::<Vec<u8>>();
+        let shown = words.iter().take(8).map(|&at| {
+            let place = if wide { describe(&one, at) } else { String::new() };
+            format!("{at} ({place}): {:02x?} and {:02x?}", word(&one, at), word(&two, at))
+        });
+        let shown = shown.collect::<Vec<_>>().join("\n");
+        panic!("{what}: {} words of 8 bytes differ:\n{shown}", words.len());
     }
     // The file system's own bookkeeping of a file with many holes.
     assert!(

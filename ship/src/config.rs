@@ -5,6 +5,7 @@
 
 use crate::near;
 use crate::regular_file::open_regular;
+use crate::size::Limit;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer};
@@ -216,37 +217,7 @@ fn without_secrets(line: &str) -> String {
 
 /// A number of bytes, or text such as `200K`, `512Mi`, `1.5GiB`, as elsewhere in the file.
 fn size<'d, D: Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(u64),
-        Text(String),
-    }
-    let parse = |text: &str| -> Option<Option<u64>> {
-        let text = text.trim();
-        if text == "unlimited" {
-            return Some(None);
-        }
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(end);
-        let unit = unit.trim().to_ascii_lowercase();
-        let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
-            "" => 0,
-            "k" => 10,
-            "m" => 20,
-            "g" => 30,
-            "t" => 40,
-            _ => return None,
-        };
-        let bytes = number.parse::<f64>().ok()? * (1u64 << shift) as f64;
-        (bytes < 9e18).then_some(Some(bytes as u64))
-    };
-    match Either::deserialize(from)? {
-        Either::Number(n) => Ok(Some(n)),
-        Either::Text(text) => parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!("{text:?}: expected a size, such as \"10M\""))
-        }),
-    }
+    Limit::deserialize(from).map(Limit::finite)
 }
 
 #[cfg(test)]
@@ -341,7 +312,7 @@ mod tests {
             ),
             ("concurrent = 9", "line 3, `concurrent = 9`: expected 1 or 2"),
             ("report = 7", "line 3, `report = 7`: "),
-            ("rate = \"fast\"", "line 3, `rate = \"fast\"`: \"fast\": expected a size"),
+            ("rate = \"fast\"", "line 3, `rate = \"fast\"`: expected a size"),
             ("[upload.select\npod = \"x\"", "line 3"),
             ("x = \"\"\"\nwhat = \"record\"", "line "),
             (

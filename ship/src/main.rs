@@ -15,6 +15,9 @@ mod cat;
 mod config;
 mod credentials;
 mod debuginfod;
+// Of oci-coredump.
+#[path = "../../src/config/glob.rs"]
+mod glob;
 mod key;
 mod log_line;
 mod memory;
@@ -25,6 +28,10 @@ mod roles;
 mod rules;
 mod run;
 mod ship;
+// Of oci-coredump, which uses all of it.
+#[allow(dead_code)]
+#[path = "../../src/bytes.rs"]
+mod size;
 mod source;
 mod state;
 mod target;

@@ -1,8 +1,9 @@
 //! What the values of `[upload]` must be, beyond their types. Pure.
 
 use crate::config::Upload;
+use crate::glob::matches;
 use crate::near;
-use crate::record::{FIELDS, matches};
+use crate::record::FIELDS;
 use std::path::Path;
 use url::Url;
 

@@ -157,33 +157,28 @@ async fn uploads(
     if !records.exists() {
         log::warn!("store {}: there are no records yet", config.store.display());
     }
-    let mut done = BTreeSet::new();
-    let mut failed: BTreeMap<String, Failed> = BTreeMap::new();
+    let mut queue = Queue::new(once);
     let mut running = FuturesUnordered::new();
-    let mut active = BTreeSet::new();
     loop {
         if changed() {
             return Ok(Ending::Again);
         }
         let names = names(&records)?;
-        tidy(&shop, &names, &active, &mut done).await?;
-        failed.retain(|id, _| names.contains(id));
+        tidy(&shop, &names, &queue.active, &mut queue.done).await?;
+        queue.failed.retain(|id, _| names.contains(id));
         for id in &names {
             if running.len() >= shop.upload.concurrent {
                 break;
             }
-            let waits = failed.get(id).is_some_and(|f| f.next > Instant::now() || once);
-            if done.contains(id) || active.contains(id) || waits {
+            if !queue.is_due(id) {
                 continue;
             }
             match todo(&records.join(format!("{id}.jsonl")), &shop.upload) {
                 Todo::Later => {}
-                Todo::Nothing => drop(done.insert(id.clone())),
+                Todo::Nothing => drop(queue.done.insert(id.clone())),
                 Todo::Upload(record) => {
-                    active.insert(id.clone());
+                    let failures = queue.begin(id);
                     let (id, shop, tellers) = (id.clone(), &shop, &tellers);
-                    let before = failed.get(&id).map_or(0, |failed| failed.times + 1);
-                    let failures = if once { u32::MAX } else { before };
                     running.push(async move {
                         let result = ship(shop, &id, &record, failures).await;
                         if let Ok((uploaded, _)) = &result {
@@ -195,35 +190,67 @@ async fn uploads(
             }
         }
         if once && running.is_empty() {
-            ensure!(failed.is_empty(), "{} crash(es) could not be uploaded", failed.len());
+            let failed = queue.failed.len();
+            ensure!(failed == 0, "{failed} crash(es) could not be uploaded");
             return Ok(Ending::End);
         }
         tokio::select! {
-            Some((id, result)) = running.next(), if !running.is_empty() => {
-                active.remove(&id);
-                match result {
-                    Ok((uploaded, is_new)) => {
-                        if is_new {
-                            let Uploaded { url, size, .. } = &uploaded;
-                            log::info!("{id}: uploaded to {url} ({size} bytes)");
-                        }
-                        failed.remove(&id);
-                        done.insert(id);
-                    }
-                    Err(e) => {
-                        let times = failed.get(&id).map_or(0, |f| f.times + 1);
-                        let wait = wait(times);
-                        let again = match once {
-                            true => String::new(),
-                            false => format!(", trying again in {} s", wait.as_secs()),
-                        };
-                        log::warn!("{id}: not uploaded{again}: {}", told(&e));
-                        failed.insert(id, Failed { times, next: Instant::now() + wait });
-                    }
-                }
-            }
+            Some((id, result)) = running.next(), if !running.is_empty() => queue.end(id, result),
             _ = tokio::time::sleep(EVERY) => {}
             ending = signals.next() => return Ok(ending),
+        }
+    }
+}
+
+/// Which crashes are uploaded, are being uploaded, or are to be tried again.
+struct Queue {
+    /// What fails is not tried again.
+    once: bool,
+    done: BTreeSet<String>,
+    active: BTreeSet<String>,
+    failed: BTreeMap<String, Failed>,
+}
+
+impl Queue {
+    fn new(once: bool) -> Self {
+        Queue { once, done: BTreeSet::new(), active: BTreeSet::new(), failed: BTreeMap::new() }
+    }
+
+    /// Whether a crash is to be looked at now.
+    fn is_due(&self, id: &str) -> bool {
+        let waits = self.failed.get(id).is_some_and(|f| f.next > Instant::now() || self.once);
+        !(waits || self.done.contains(id) || self.active.contains(id))
+    }
+
+    /// Notes that it is being uploaded. Returns how often that has failed before.
+    fn begin(&mut self, id: &str) -> u32 {
+        self.active.insert(id.to_owned());
+        let before = self.failed.get(id).map_or(0, |failed| failed.times + 1);
+        if self.once { u32::MAX } else { before }
+    }
+
+    /// Notes what came of it.
+    fn end(&mut self, id: String, result: Result<(Uploaded, bool)>) {
+        self.active.remove(&id);
+        match result {
+            Ok((uploaded, is_new)) => {
+                if is_new {
+                    let Uploaded { url, size, .. } = &uploaded;
+                    log::info!("{id}: uploaded to {url} ({size} bytes)");
+                }
+                self.failed.remove(&id);
+                self.done.insert(id);
+            }
+            Err(e) => {
+                let times = self.failed.get(&id).map_or(0, |f| f.times + 1);
+                let wait = wait(times);
+                let again = match self.once {
+                    true => String::new(),
+                    false => format!(", trying again in {} s", wait.as_secs()),
+                };
+                log::warn!("{id}: not uploaded{again}: {}", told(&e));
+                self.failed.insert(id, Failed { times, next: Instant::now() + wait });
+            }
         }
     }
 }

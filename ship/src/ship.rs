@@ -75,15 +75,7 @@ pub(crate) async fn ship(
         What::Record => ("record.json", "info"),
     };
     let path = name(file);
-    let text =
-        async |verb: &str, args: &[&str]| shop.helper.text(&shop.memory, verb, id, args).await;
-    let listed: Told = text("list", &["--json"]).await?.json().context("list --json")?;
-    let has_core = match listed.corefile.as_deref() {
-        Some("present" | "truncated") => true,
-        Some(state @ ("unreachable" | "leased" | "inaccessible")) => bail!("its core is {state}"),
-        _ => false,
-    };
-    let whole = match verb == "export" && has_core {
+    let whole = match has_core(shop, id).await? && verb == "export" {
         true => match core(shop, &uploader, &path, id, &state).await {
             Err(e) if failures >= PATIENCE && e.is::<HelperFailed>() => {
                 log::warn!("{id}: without its core, which cannot be read: {}", upload::told(&e));
@@ -98,7 +90,7 @@ pub(crate) async fn ship(
         None => uploader.drop_parts(&shop.target.path(&path)).await,
     }
     if shop.upload.report {
-        let report = text("report", &["-o", "-"]).await?;
+        let report = shop.helper.text(&shop.memory, "report", id, &["-o", "-"]).await?;
         uploader.put(&name("report.html"), report, HTML).await?;
     }
     let time = now();
@@ -109,9 +101,36 @@ pub(crate) async fn ship(
         sha256: content.sha256,
     };
     let bundle = whole.map(|content| uploaded(file, content));
-    let mut record = text("info", &["--json"]).await?;
+    let said = put_record(shop, &uploader, &name("record.json"), id, bundle.as_ref()).await?;
+    let uploaded = bundle.unwrap_or_else(|| uploaded("record.json", said));
+    state.content = None;
+    state.uploaded = Some(uploaded.clone());
+    shop.states.save(id, &state)?;
+    Ok((uploaded, true))
+}
+
+/// Whether the crash has a core that can be read.
+async fn has_core(shop: &Shop, id: &str) -> Result<bool> {
+    let listed = shop.helper.text(&shop.memory, "list", id, &["--json"]).await?;
+    let listed: Told = listed.json().context("list --json")?;
+    match listed.corefile.as_deref() {
+        Some("present" | "truncated") => Ok(true),
+        Some(state @ ("unreachable" | "leased" | "inaccessible")) => bail!("its core is {state}"),
+        _ => Ok(false),
+    }
+}
+
+/// Uploads the record, with where its core was uploaded to.
+async fn put_record(
+    shop: &Shop,
+    uploader: &Uploader<'_>,
+    name: &str,
+    id: &str,
+    bundle: Option<&Uploaded>,
+) -> Result<Content> {
+    let mut record = shop.helper.text(&shop.memory, "info", id, &["--json"]).await?;
     let told: Told = record.json().context("info --json")?;
-    if let Some(bundle) = &bundle {
+    if let Some(bundle) = bundle {
         let bundle = serde_json::to_value(bundle)?;
         if told.uploaded.is_none() {
             record.add_member("uploaded", &bundle);
@@ -123,12 +142,8 @@ pub(crate) async fn ship(
         }
     }
     let said = record.content();
-    uploader.put(&name("record.json"), record, JSON).await?;
-    let uploaded = bundle.unwrap_or_else(|| uploaded("record.json", said));
-    state.content = None;
-    state.uploaded = Some(uploaded.clone());
-    shop.states.save(id, &state)?;
-    Ok((uploaded, true))
+    uploader.put(name, record, JSON).await?;
+    Ok(said)
 }
 
 /// Uploads the bundle, or the core alone.

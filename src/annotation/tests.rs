@@ -167,7 +167,8 @@ fn how_it_is_written() {
             && !of("oci-coredump/compress", "none").compress
     );
     assert!(
-        of("oci-coredump/release", "early").early && !of("oci-coredump/release", "complete").early
+        of("oci-coredump/release", "early").early_release
+            && !of("oci-coredump/release", "complete").early_release
     );
 }
 

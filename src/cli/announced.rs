@@ -3,6 +3,7 @@
 
 use crate::sys::file;
 use anyhow::{Context, Result};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -34,6 +35,17 @@ impl Announced {
 
     pub(super) fn inner(&self) -> &File {
         &self.file
+    }
+
+    /// What is said where it was made shorter while it was read. `name`: what it is.
+    pub(super) fn shortened(&self, name: &dyn Display) -> Option<String> {
+        let Announced { lacking, size, .. } = self;
+        (*lacking > 0).then(|| {
+            format!(
+                "{name} was made shorter while it was read: {lacking} of its {size} bytes are \
+                 zeros here"
+            )
+        })
     }
 
     /// Bytes of data, holes excluded.

@@ -129,13 +129,7 @@ impl CrashBundle {
         let files = self.files.iter_mut().map(|(name, file)| (name.as_path(), file));
         for (name, file) in files.chain((!without_core).then_some(core)) {
             sink.file(name, file)?;
-            if file.lacking > 0 {
-                let words = format!(
-                    "{} was made shorter while it was read: {} of its {} bytes are zeros here",
-                    name.display(),
-                    file.lacking,
-                    file.size
-                );
+            if let Some(words) = file.shortened(&name.display()) {
                 log::warn!("{words}");
                 shrunk.push(words);
             }

@@ -110,13 +110,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let cloned = file::clone_of(announced.inner(), &to).is_ok();
     if !cloned || to.metadata().context("fstat")?.len() < announced.size {
         announced.copy_to(&to).context("copy the core")?;
-        if announced.lacking > 0 {
-            log::warn!(
-                "debug: the core was made shorter while it was copied: {} of its {} bytes are \
-                 zeros here",
-                announced.lacking,
-                announced.size
-            );
+        if let Some(words) = announced.shortened(&"debug: the core") {
+            log::warn!("{words}");
         }
     } else {
         to.set_len(announced.size).context("ftruncate")?;
@@ -150,6 +145,17 @@ fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
 /// Environment variables of the caller that the debugger gets, besides LC_*.
 const KEPT: [&str; 5] = ["TERM", "LANG", "COLUMNS", "LINES", "TZ"];
 
+/// Where the debugger has its home, instead of the caller's.
+const HOMES: [&str; 7] = [
+    "HOME",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
 fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
     let mut command = Command::new(debugger.find()?);
     command.current_dir(home).env_clear().env("PATH", SEARCH);
@@ -159,60 +165,61 @@ fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
             command.env(&name, value);
         }
     }
-    for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"]
-        .into_iter()
-        .chain(["XDG_STATE_HOME", "XDG_RUNTIME_DIR"])
-    {
-        command.env(name, home);
-    }
-    if let Some(urls) =
-        std::env::var_os("DEBUGINFOD_URLS").filter(|_| debugger.debuginfod.debuginfod)
-    {
+    command.envs(HOMES.map(|name| (name, home)));
+    let downloads = debugger.debuginfod.debuginfod;
+    if let Some(urls) = std::env::var_os("DEBUGINFOD_URLS").filter(|_| downloads) {
         command.env("DEBUGINFOD_URLS", urls);
     }
-    let has_exe = std::fs::symlink_metadata(at.join("exe")).is_ok();
-    let at = |name: &str| at.join(name).display().to_string();
-    let is_lldb =
-        debugger.program.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lldb"));
-    if is_lldb {
-        command.arg("--no-lldbinit");
-        for setting in [
-            "target.load-cwd-lldbinit false".to_owned(),
-            "target.load-script-from-symbol-file false".to_owned(),
-            format!("symbols.enable-external-lookup {}", debugger.debuginfod.debuginfod),
-            format!("target.exec-search-paths {:?}", at("lib")),
-            format!("target.debug-file-search-paths {:?}", at("debug")),
-        ] {
-            command.arg("-O").arg(format!("settings set {setting}"));
-        }
-        command.arg("--core").arg(at("core"));
-        if has_exe {
-            command.arg(at("exe"));
-        }
-    } else {
-        command.args(["-nx", "-nh"]);
-        for setting in [
-            // The executables come from a container; gdb must not run what they ask for.
-            "set auto-load off".to_owned(),
-            // An empty path would mean the default again.
-            "set auto-load safe-path /dev/null/none".to_owned(),
-            format!(
-                "set debuginfod enabled {}",
-                if debugger.debuginfod.debuginfod { "on" } else { "off" }
-            ),
-            "set history save off".to_owned(),
-            // The paths made here consist of plain characters, so that nothing needs quoting.
-            format!("set sysroot {}", at("root")),
-            format!("set solib-search-path {}", at("lib")),
-            format!("set debug-file-directory {}:/usr/lib/debug", at("debug")),
-        ] {
-            command.arg("-iex").arg(setting);
-        }
-        if has_exe {
-            command.arg("-se").arg(at("exe"));
-        }
-        command.arg("-core").arg(at("core"));
-    }
+    let name = debugger.program.file_name().map(|name| name.to_string_lossy());
+    command.args(match name.is_some_and(|name| name.starts_with("lldb")) {
+        true => of_lldb(at, downloads),
+        false => of_gdb(at, downloads),
+    });
     command.args(&debugger.arguments);
     Ok(command)
+}
+
+/// The program of the crash, if it is there.
+fn executable(at: &Path) -> Option<String> {
+    let path = at.join("exe");
+    path.symlink_metadata().is_ok().then(|| path.display().to_string())
+}
+
+/// The arguments for lldb. `downloads`: it may ask debuginfod servers.
+fn of_lldb(at: &Path, downloads: bool) -> Vec<String> {
+    let name = |name: &str| at.join(name).display().to_string();
+    let settings = [
+        "target.load-cwd-lldbinit false".to_owned(),
+        "target.load-script-from-symbol-file false".to_owned(),
+        format!("symbols.enable-external-lookup {downloads}"),
+        format!("target.exec-search-paths {:?}", name("lib")),
+        format!("target.debug-file-search-paths {:?}", name("debug")),
+    ];
+    let mut out = vec!["--no-lldbinit".to_owned()];
+    out.extend(settings.into_iter().flat_map(|s| ["-O".to_owned(), format!("settings set {s}")]));
+    out.extend(["--core".to_owned(), name("core")]);
+    out.extend(executable(at));
+    out
+}
+
+/// The arguments for gdb. `downloads`: it may ask debuginfod servers.
+fn of_gdb(at: &Path, downloads: bool) -> Vec<String> {
+    let name = |name: &str| at.join(name).display().to_string();
+    let settings = [
+        // The executables come from a container; gdb must not run what they ask for.
+        "auto-load off".to_owned(),
+        // An empty path would mean the default again.
+        "auto-load safe-path /dev/null/none".to_owned(),
+        format!("debuginfod enabled {}", if downloads { "on" } else { "off" }),
+        "history save off".to_owned(),
+        // The paths made here consist of plain characters, so that nothing needs quoting.
+        format!("sysroot {}", name("root")),
+        format!("solib-search-path {}", name("lib")),
+        format!("debug-file-directory {}:/usr/lib/debug", name("debug")),
+    ];
+    let mut out = vec!["-nx".to_owned(), "-nh".to_owned()];
+    out.extend(settings.into_iter().flat_map(|s| ["-iex".to_owned(), format!("set {s}")]));
+    out.extend(executable(at).into_iter().flat_map(|path| ["-se".to_owned(), path]));
+    out.extend(["-core".to_owned(), name("core")]);
+    out
 }

@@ -110,13 +110,8 @@ fn write_core(mut core: Announced, target: &TargetFile) -> Result<()> {
         true => target.write(|out| core.stream_to(out))?,
         false => target.make(|new| core.copy_to(new))?,
     }
-    if core.lacking > 0 {
-        log::warn!(
-            "export: the core was made shorter while it was read: {} of its {} bytes are zeros \
-             here",
-            core.lacking,
-            core.size
-        );
+    if let Some(words) = core.shortened(&"export: the core") {
+        log::warn!("{words}");
     }
     Ok(())
 }

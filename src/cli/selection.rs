@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::store::fetched::Fetched;
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::users;
 use crate::vacuum::Inventory;
 use anyhow::{Context, Result, bail, ensure};
@@ -113,7 +113,7 @@ impl Chosen {
     /// # Errors
     /// It cannot be made, or is not this user's alone.
     pub(super) fn fetched(&self) -> Result<Option<Fetched>> {
-        if let Who::User(_) = user::who() {
+        if let RunBy::User(_) = user::run_by() {
             return users::own_fetched().as_deref().map(Fetched::open).transpose();
         }
         let store = match self.is_named {

@@ -7,7 +7,7 @@ use crate::config::{Config, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::{Context, Result};
@@ -37,6 +37,8 @@ pub(super) struct Args {
     purge: bool,
 }
 
+const NOT_TAKEN_OVER: &str = "kernel.core_pattern was not taken over";
+
 /// Restores the engine that is named, or everything.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     match args.engine {
@@ -59,7 +61,7 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         log::warn!("{e:#}, using the defaults");
         Config::default()
     });
-    if let Who::User(uid) = user::who() {
+    if let RunBy::User(uid) = user::run_by() {
         return uninstall_of_user(out, uid, dry_run, purge);
     }
     if !dry_run {
@@ -67,52 +69,16 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
     }
     let engines = engine::uninstall_all(out, dry_run);
     if dry_run {
-        let saved = Store::peek(&config).and_then(|s| Saved::load(&s).unwrap_or(None));
-        match saved {
-            Some(s) => writeln!(
-                out,
-                "would write kernel.core_pattern = {:?}, core_uses_pid = {}, core_pipe_limit = {}",
-                s.core_pattern, s.core_uses_pid, s.core_pipe_limit
-            )?,
-            None => writeln!(out, "kernel.core_pattern was not taken over")?,
-        }
-        writeln!(
-            out,
-            "would remove {RUN_DIR}{}",
-            if purge { format!(" and {}", config.store.display()) } else { String::new() }
-        )?;
+        announce(out, &config, purge)?;
         return engines;
     }
     // The services first, or they would restore our pattern.
     service::disable();
     private::sweep();
     private::remove_locks();
-    let registry = Registry::own();
-    let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     // The previous values are known even without a store.
     let had_store = config.store.exists();
-    let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
-    let store = store.or_else(|e| {
-        log::warn!("{e:#}, using the default");
-        Store::open(&Config::default())
-    })?;
-    match sysctl::restore(&store)? {
-        Some(said) => writeln!(out, "{said}")?,
-        None => writeln!(out, "kernel.core_pattern was not taken over")?,
-    }
-    drop(store);
-    let live = registry.as_ref().map_or(0, |r| {
-        r.ids().map_or(0, |ids| {
-            ids.iter().filter(|i| r.get(i).is_some_and(|e| e.is_in_force())).count()
-        })
-    });
-    if live > 0 {
-        writeln!(
-            out,
-            "{live} running container(s) lose their own core_pattern until they are started anew \
-             with the hook in place"
-        )?;
-    }
+    restore_pattern(out, &config)?;
     remove(out, Path::new(RUN_DIR))?;
     // The store has the log by which an engine that failed can be restored later.
     if purge && engines.is_err() {
@@ -130,6 +96,46 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         (false, _) => tidy(out, &config.store)?,
     }
     engines
+}
+
+/// What would be done on the host, beside the engines.
+fn announce(out: &mut impl Write, config: &Config, purge: bool) -> Result<()> {
+    match Store::peek(config).and_then(|s| Saved::load(&s).unwrap_or(None)) {
+        Some(s) => writeln!(
+            out,
+            "would write kernel.core_pattern = {:?}, core_uses_pid = {}, core_pipe_limit = {}",
+            s.core_pattern, s.core_uses_pid, s.core_pipe_limit
+        )?,
+        None => writeln!(out, "{NOT_TAKEN_OVER}")?,
+    }
+    let store = if purge { format!(" and {}", config.store.display()) } else { String::new() };
+    writeln!(out, "would remove {RUN_DIR}{store}")?;
+    Ok(())
+}
+
+/// Gives the pattern back to whoever had it before, and says which containers lose theirs.
+fn restore_pattern(out: &mut impl Write, config: &Config) -> Result<()> {
+    let registry = Registry::own();
+    let _lock = registry.as_ref().map(Registry::lock).transpose()?;
+    let store = Store::peek(config).map_or_else(|| Store::open(config), Ok).or_else(|e| {
+        log::warn!("{e:#}, using the default");
+        Store::open(&Config::default())
+    })?;
+    let said = sysctl::restore(&store)?;
+    writeln!(out, "{}", said.as_deref().unwrap_or(NOT_TAKEN_OVER))?;
+    let in_force = |r: &Registry| {
+        let ids = r.ids().unwrap_or_default();
+        ids.iter().filter(|id| r.get(id).is_some_and(|e| e.is_in_force())).count()
+    };
+    let live = registry.as_ref().map_or(0, in_force);
+    if live > 0 {
+        writeln!(
+            out,
+            "{live} running container(s) lose their own core_pattern until they are started anew \
+             with the hook in place"
+        )?;
+    }
+    Ok(())
 }
 
 fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {

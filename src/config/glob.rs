@@ -1,4 +1,4 @@
-//! Globs of `[select]`, and of the verbs that select crashes.
+//! Globs of `[select]` and `[upload] select`, and of the verbs that select crashes.
 
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
 pub fn matches(glob: &str, text: &str) -> bool {
@@ -36,6 +36,10 @@ mod tests {
             ("?*", "", false),
             ("a?c", "abc", true),
             ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "xaybb", true),
+            ("prod-*", "prod-1", true),
+            ("prod-*", "test", false),
+            ("a?c*", "abc", true),
         ] {
             assert_eq!(matches(g, t), yes, "{g:?} {t:?}");
         }

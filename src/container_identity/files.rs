@@ -17,7 +17,7 @@ pub(super) struct Kept {
     /// The image, as it was named.
     pub image: Option<String>,
     /// Whether the container is removed when it ends.
-    pub is_removed: bool,
+    pub auto_remove: bool,
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -50,7 +50,7 @@ pub(super) fn podman(id: &str, bundle: &Path) -> Option<Kept> {
     // The second list is that of containers that are not to survive a reboot.
     let found = ["containers.json", "volatile-containers.json"].into_iter().find_map(find)?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-    Some(Kept { name: given(found.name), image: given(found.image_name), is_removed: false })
+    Some(Kept { name: given(found.name), image: given(found.image_name), auto_remove: false })
 }
 
 /// The pod and the name in it of a container that `podman kube play` has named `POD-NAME`: it
@@ -113,7 +113,7 @@ pub(super) fn docker(id: &str, config: &[u8]) -> Option<Kept> {
     Some(Kept {
         name: container.name.map(|name| name.trim_start_matches('/').to_owned()),
         image: container.config.and_then(|config| config.image),
-        is_removed: host.and_then(|host| host.auto_remove) == Some(true),
+        auto_remove: host.and_then(|host| host.auto_remove) == Some(true),
     })
 }
 
@@ -173,7 +173,7 @@ mod tests {
         );
         let kept = docker("ab", config.as_bytes()).unwrap();
         assert_eq!((kept.name.as_deref(), kept.image.as_deref()), (Some("web"), Some("nginx:1")));
-        assert!(kept.is_removed && docker("cd", config.as_bytes()).is_none());
+        assert!(kept.auto_remove && docker("cd", config.as_bytes()).is_none());
         let task = "/run/x/io.containerd.runtime.v2.task";
         assert!(is_dockers("ab", Path::new(&format!("{task}/moby/ab"))));
         assert!(!is_dockers("ab", Path::new("/srv/moby/ab")));

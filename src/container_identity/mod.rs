@@ -20,7 +20,7 @@ pub(crate) struct ContainerIdentity {
     /// `containerd`, `cri-o`, `docker` or `podman`.
     pub engine: Option<&'static str>,
     /// Whether the engine removes the container, and its anonymous volumes, when it ends (`--rm`).
-    pub is_removed: bool,
+    pub auto_remove: bool,
 }
 
 /// The container's ID, after which engines name the bundle's directory; podman and CRI-O have a
@@ -68,10 +68,10 @@ impl ContainerIdentity {
             ),
             image: first(None, ["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]),
         };
-        let is_removed = all
+        let auto_remove = all
             .get("io.podman.annotations.autoremove")
             .is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        ContainerIdentity { names, engine, is_removed }
+        ContainerIdentity { names, engine, auto_remove }
     }
 
     /// The same, and what the engine's own files tell. `config`: the text of config.json in
@@ -97,7 +97,7 @@ impl ContainerIdentity {
                 if let Some(kept) = files::docker(id, config) {
                     found.names.container_name = kept.name;
                     found.names.image = kept.image;
-                    found.is_removed = kept.is_removed;
+                    found.auto_remove = kept.auto_remove;
                 }
             }
             None if files::is_containerds(bundle) => found.engine = Some("containerd"),

@@ -7,7 +7,6 @@
 use super::identity::{is_name, is_name_of};
 use super::links::{Link, MOST_SPLIT};
 use super::results::Module;
-use crate::store::fetched::FileKind;
 use crate::sys::cred::{self, Credentials};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, file};
@@ -16,6 +15,25 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
+
+/// What is fetched of a build-id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// Debug information.
+    DebugInfo,
+    /// The executable or library itself.
+    Executable,
+}
+
+impl FileKind {
+    /// As servers call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            FileKind::DebugInfo => "debuginfo",
+            FileKind::Executable => "executable",
+        }
+    }
+}
 
 /// Where a module's file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

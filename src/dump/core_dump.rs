@@ -6,11 +6,11 @@ use super::after::kept_before::MappedFiles;
 use super::after::record_client::RecordClient;
 use super::after::released::Released;
 use super::after::{termination_log, unreported_core, user_record};
-use super::container_crash::ContainerCrash;
 use super::core_place::CorePlace;
+use super::crash::container_crash::ContainerCrash;
 use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
-use super::policy::slot::Slot;
+use super::slots::Slot;
 use super::writer::older_cores::Stored;
 use super::writer::parent::{self, Event, Waiting, Written};
 use super::writer::protocol::Finished;
@@ -165,9 +165,9 @@ impl<'c, 's> CoreDump<'c, 's> {
         let mut gone = older.gone.clone();
         let cores = slot.map_or(&[][..], Slot::cores);
         let written = parent::write(case.crash, case.facts, &file, slot, store, |event| {
-            if let Event::Goes(goes) = &event {
-                let goes = cores.iter().filter(|core| goes.contains(&core.identity));
-                gone.extend(goes.filter(|core| older.remove(core)).map(|core| core.identity));
+            if let Event::Evict(evict) = &event {
+                let evict = cores.iter().filter(|core| evict.contains(&core.identity));
+                gone.extend(evict.filter(|core| older.remove(core)).map(|core| core.identity));
             }
             self.hear(event);
         });
@@ -201,7 +201,7 @@ impl<'c, 's> CoreDump<'c, 's> {
                 }
                 self.client.say(&self.record);
             }
-            Event::Goes(_) => {}
+            Event::Evict(_) => {}
             Event::ReleasedEarly => self.released_at = Some(now()),
         }
     }
@@ -280,7 +280,7 @@ impl<'c, 's> CoreDump<'c, 's> {
 
     /// Writes the line for Kubernetes. Returns whether this crash is one to be told of.
     fn report_termination(&self, core: Core) -> bool {
-        if core.is_given_up || !self.case.reports_termination(&self.record) {
+        if core.is_given_up || !termination_log::is_wanted(self.case, &self.record) {
             return false;
         }
         let ContainerCrash { facts, entry, config, .. } = *self.case;

@@ -11,40 +11,39 @@
 //! only when it is known whose process it was, and whoever crashes often would fill the log.
 
 mod after;
-mod container_crash;
 mod copy;
 mod core_dump;
 mod core_place;
 mod crash;
 mod forward;
-mod forward_admission;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod invariants;
 mod policy;
 pub(crate) mod server;
-mod socket_to_pipe;
+mod slots;
+mod without_core;
 mod writer;
 
+use crate::cause::Cause;
 use crate::config::Config;
 use crate::limits::Limits;
 use crate::record::signal_name;
 use crate::registry::{Entry, Registry};
-use crate::store::Store;
-use crate::sys::{descriptor, ns, process};
-use crate::sysctl::Saved;
+use crate::sys::{descriptor, process};
 use anyhow::{Context, Result};
-use container_crash::{ContainerCrash, comm};
 use copy::pages;
 use core_dump::with_core;
 use crash::arguments::Crash;
+use crash::container_crash::{ContainerCrash, comm};
 use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
 use crash::origin::{self, Origin};
 use crash::transport::Transport;
-use forward::{Whose, sparingly};
-use forward_admission::CrashOwner;
+use forward::{CrashOwner, sparingly};
 use policy::plan::{self, CoreFile, Decision};
+use slots::slot_for;
 use std::ffi::OsString;
+use without_core::without_core;
 
 /// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
 /// core is whole and its record written; after that this goes on with the summary, with the
@@ -60,12 +59,12 @@ pub fn handle(args: &[OsString]) -> Result<()> {
 /// Handles a crash whose core comes on stdin. Its error says who crashed.
 fn dispatched(crash: Crash) -> Result<()> {
     let (pid, signal) = (crash.said.host_pid, signal_name(crash.said.signal));
-    let who = format!("process {pid} ({}) died of {signal}", comm(&crash));
-    dispatch(crash, &who).context(who)
+    let what = format!("process {pid} ({}) died of {signal}", comm(&crash));
+    dispatch(crash, &what).context(what)
 }
 
-/// `who`: whose crash it was and of what, for messages.
-fn dispatch(crash: Crash, who: &str) -> Result<()> {
+/// `what`: whose crash it was and of what, for messages.
+fn dispatch(crash: Crash, what: &str) -> Result<()> {
     if crash.pidfd.is_none() && crash.transport == Transport::Pipe {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
@@ -79,38 +78,34 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         Ok(facts) => facts,
         Err(e) => {
             sparingly(registry.as_ref(), "unknown", || {
-                log::error!("{who}: {e:#}, treating it as the host's")
+                log::error!("{what}: {e:#}, treating it as the host's")
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
-            let who = CrashOwner { uid: crash.said.uid, is_contained: true };
-            forward_it(crash, who, registry, &config);
+            let owner = CrashOwner { uid: crash.said.uid, is_contained: true };
+            forward::hand_on(crash, owner, registry, &config);
             return Ok(());
         }
     };
     let origin = origin::identify(&facts, registry.as_ref())?;
-    let limits = match (&origin, registry.as_ref()) {
-        (Origin::Container { entry, .. }, Some(r)) => r.limits_dir(&entry.account()).ok(),
-        _ => None,
-    };
-    if let Origin::Container { .. } = &origin {
+    let mut limits = None;
+    if let Origin::Container { entry, .. } = &origin {
+        limits = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
         crate::report::count_lines_in(limits.as_ref().and_then(|dir| dir.try_clone().ok()));
-    }
-    if let (2, Origin::Container { entry, .. }) = (crash.said.dump_mode, &origin) {
-        facts.container_root = Some(ContainerRoot::of(
-            &facts.mounts,
-            facts.user_ns.as_ref(),
-            &facts.status.credentials,
-            entry,
-        ));
+        if crash.said.dump_mode == 2 {
+            facts.container_root = Some(ContainerRoot::of(
+                &facts.mounts,
+                facts.user_ns.as_ref(),
+                &facts.status.credentials,
+                entry,
+            ));
+        }
     }
     let (entry, file) = match plan::plan(&crash, &facts, origin) {
         Decision::Forward => {
-            let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
-            let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
-            let who = CrashOwner { uid: owner.unwrap_or(crash.said.uid), is_contained };
+            let owner = CrashOwner::of(&crash, &facts);
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
-            forward_it(crash, who, registry, &config);
+            forward::hand_on(crash, owner, registry, &config);
             return Ok(());
         }
         Decision::NoCore(entry, cause) => (entry, Err(cause)),
@@ -118,16 +113,20 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
     };
     let (crash, facts, entry) = (&crash, &facts, &*entry);
     let (registry, limits, config) = (registry.as_ref(), limits.as_ref(), &config);
-    let case = ContainerCrash { crash, facts, entry, registry, limits, config };
-    let limits = limits_for(config, entry);
-    let planned = file.and_then(|file| Ok((file, case.slot(&limits)?)));
+    in_container(&ContainerCrash { crash, facts, entry, registry, limits, config }, file)
+}
+
+/// `file`: what the plan is, or why there is to be no core.
+fn in_container(case: &ContainerCrash<'_>, file: Result<CoreFile, Cause>) -> Result<()> {
+    let limits = limits_for(case.config, case.entry);
+    let planned = file.and_then(|file| Ok((file, slot_for(case, &limits)?)));
     match planned {
         Ok((file, slot)) => {
             let patience = plan::patience(&limits);
             let file = CoreFile { patience, min_free: limits.min_free, ..file };
-            with_core(&case, &file, slot)
+            with_core(case, &file, slot)
         }
-        Err(cause) => case.without_core(&cause),
+        Err(cause) => without_core(case, &cause),
     }
 }
 
@@ -136,36 +135,5 @@ fn limits_for(config: &Config, entry: &Entry) -> Limits {
     match config.limits.lowered(&entry.limits) {
         limits if entry.user.is_some() => limits.with_slots(),
         limits => limits,
-    }
-}
-
-/// `who`: whose process it was.
-fn forward_it(crash: Crash, who: CrashOwner, registry: Option<Registry>, config: &Config) {
-    let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
-    let known = |store: &Store| {
-        if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
-            sparingly(registry.as_ref(), "earlier", || {
-                log::warn!(
-                    "what kernel.core_pattern was before is not known: crashes of the host's go to \
-                     the distribution's handler, or to a file; `oci-coredump uninstall` and \
-                     `install` mend it"
-                )
-            });
-        }
-        Saved::load_or_default(store)
-    };
-    // The store's disk may not answer: the host's own crashes do not wait for it.
-    let saved = Saved::of_run().unwrap_or_else(|| match Store::open(config) {
-        Ok(store) => known(&store),
-        Err(e) => {
-            sparingly(registry.as_ref(), "store", || log::error!("{e:#}, going on without it"));
-            Saved::unknown()
-        }
-    });
-    let done = forward::forward(crash, saved, &whose);
-    if let Err(e) = done {
-        sparingly(registry.as_ref(), "failed", || {
-            log::error!("a crash of the host's: {e:#} (further ones are not told of for a minute)")
-        });
     }
 }

@@ -3,29 +3,29 @@
 use super::Engine;
 use std::path::Path;
 
-/// What shows that an engine is there: its socket, or its program.
-const SIGNS: [(Engine, &[&str]); 4] = [
-    (
-        Engine::Docker,
-        &["/run/docker.sock", "/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"],
-    ),
+/// What shows that an engine is there: its program in one of [`DIRECTORIES`], or its socket.
+const SIGNS: [(Engine, &str, &[&str]); 4] = [
+    (Engine::Docker, "dockerd", &["/run/docker.sock"]),
     (
         Engine::Containerd,
+        "containerd",
         // The second is that of k3s and RKE2.
-        &[
-            "/run/containerd/containerd.sock",
-            "/run/k3s/containerd/containerd.sock",
-            "/usr/bin/containerd",
-            "/usr/local/bin/containerd",
-        ],
+        &["/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"],
     ),
-    (Engine::Podman, &["/usr/bin/podman", "/usr/local/bin/podman"]),
-    (Engine::Crio, &["/run/crio/crio.sock", "/usr/bin/crio", "/usr/local/bin/crio"]),
+    (Engine::Podman, "podman", &[]),
+    (Engine::Crio, "crio", &["/run/crio/crio.sock"]),
 ];
+
+const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /// The engines of this host.
 pub(crate) fn detect() -> Vec<Engine> {
     among(|path| path.exists())
+}
+
+/// Whether the engine is on this host, or at least a configuration of it.
+pub(crate) fn is_there(engine: Engine) -> bool {
+    detect().contains(&engine) || engine != Engine::Podman && engine.config().exists()
 }
 
 /// The engines of this host that serve a kubelet.
@@ -34,11 +34,12 @@ pub(crate) fn of_kubernetes() -> Vec<Engine> {
 }
 
 fn among(exists: impl Fn(&Path) -> bool) -> Vec<Engine> {
-    SIGNS
-        .iter()
-        .filter(|(_, signs)| signs.iter().any(|s| exists(Path::new(s))))
-        .map(|(engine, _)| *engine)
-        .collect()
+    let is_there = |program: &str, sockets: &[&str]| {
+        DIRECTORIES.iter().any(|dir| exists(&Path::new(dir).join(program)))
+            || sockets.iter().any(|socket| exists(Path::new(socket)))
+    };
+    let found = SIGNS.iter().filter(|(_, program, sockets)| is_there(program, sockets));
+    found.map(|(engine, ..)| *engine).collect()
 }
 
 #[cfg(test)]

@@ -56,17 +56,6 @@ pub(crate) fn inspect(engine: Engine, config: Option<&Path>, program: &Program) 
     })
 }
 
-/// Whether the engine is on this machine: its program, or a configuration of it.
-pub(crate) fn is_there(engine: Engine) -> bool {
-    let name = match engine {
-        Engine::Docker => "dockerd",
-        other => other.name(),
-    };
-    let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
-    places.iter().any(|dir| Path::new(dir).join(name).is_file())
-        || (engine != Engine::Podman && engine.config().exists())
-}
-
 /// A finding if a path that should lead to this program does not.
 fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     match std::fs::canonicalize(path) {

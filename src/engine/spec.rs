@@ -54,15 +54,9 @@ pub(crate) fn core_limit(
     there: Option<(u64, u64)>,
     reach: u64,
 ) -> Option<(u64, u64)> {
-    let wanted = asked.unwrap_or(u64::MAX);
-    let new = match there {
-        // Somebody set it deliberately.
-        Some((soft, _)) if soft > 0 && asked.is_none() => return None,
-        Some((_, hard)) => (wanted.min(hard), hard),
-        None if wanted > reach => return None,
-        None => (wanted, reach),
-    };
-    (new.1 <= reach && there != Some(new)).then_some(new)
+    let soft = annotation::soft_core_limit(asked.map(Limit::from_raw), there)?.raw();
+    let new = (soft, there.map_or(reach, |(_, hard)| hard));
+    (new.0 <= new.1 && new.1 <= reach && there != Some(new)).then_some(new)
 }
 
 /// Edits a bundle's config.json for a container that requests a pattern; `None` for other

@@ -10,7 +10,6 @@ use super::remarks;
 use super::request::Request;
 use super::rootfs::Rootfs;
 use super::subpath;
-use crate::config::MakeDirectories;
 use crate::pattern::{COMPRESSED, Pattern};
 use crate::record::Location;
 use crate::registry::shown_sysctls::Sysctl;
@@ -18,7 +17,7 @@ use crate::registry::{DumpPlace, Entry, InitProcess, Registry};
 use crate::store::Store;
 use crate::sys::mount;
 use crate::sys::resolve::Want;
-use crate::sys::user::Who;
+use crate::sys::user::RunBy;
 use crate::sysctl;
 use anyhow::Result;
 use std::path::Path;
@@ -93,15 +92,11 @@ fn entry(hook: &HookContext<'_>, request: &Request, plan: &HookPlan, place: Dump
         append_pid: hook.config.core_uses_pid,
         limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
-        early: request.wishes.early && hook.config.allow_early_release,
+        early_release: request.wishes.early_release && hook.config.allow_early_release,
         no_upload: !request.wishes.upload,
         existing: request.wishes.existing.unwrap_or(hook.config.existing),
         keep: request.wishes.keep.unwrap_or(hook.config.keep),
-        make_directories: match hook.config.make_directories {
-            MakeDirectories::Store => place.location == Location::Store,
-            MakeDirectories::Anywhere => true,
-            MakeDirectories::Nowhere => false,
-        },
+        make_directories: hook.config.make_directories.applies(place.location == Location::Store),
         share: request.wishes.share,
         limits: request.wishes.limits.clone(),
         remarks: plan.remarks.clone(),
@@ -109,7 +104,7 @@ fn entry(hook: &HookContext<'_>, request: &Request, plan: &HookPlan, place: Dump
         termination_log: request.bundle.termination_log(),
         refused: None,
         soft_limit: None,
-        store: (hook.who != Who::Root).then(|| hook.config.store.clone()),
+        store: (hook.run_by != RunBy::Root).then(|| hook.config.store.clone()),
         user: None,
     }
 }
@@ -155,7 +150,8 @@ fn in_container(
                 let dir = store.container_dir(hook.id, rootfs.owner)?;
                 rootfs.give_label(&dir)?;
                 // A user's store uses that user's own disk quota.
-                let is_writable = hook.who != Who::Root || hook.config.container_writes_store();
+                let is_writable =
+                    hook.run_by != RunBy::Root || hook.config.container_writes_store();
                 rootfs.attach(&mount::clone_tree(&dir, !is_writable)?, &onto)?;
                 done.push(InContainer::Mount { onto: path.into(), source });
             }
@@ -220,7 +216,7 @@ fn on_host(
             hook.registry.put(entry)?;
         }
         // Checked before: the kernel starts this program already.
-        HostStep::Dispatch if hook.who != Who::Root => {}
+        HostStep::Dispatch if hook.run_by != RunBy::Root => {}
         HostStep::Dispatch => {
             let store = Store::open(hook.config)?;
             let helper = sysctl::helper()?;

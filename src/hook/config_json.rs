@@ -69,7 +69,7 @@ pub(super) struct Life<'a> {
     /// The container's ID, by which engines name what is its own.
     pub id: &'a str,
     /// Whether the engine removes it when it ends, and anonymous volumes with it.
-    pub is_removed: bool,
+    pub auto_remove: bool,
 }
 
 impl Life<'_> {
@@ -80,7 +80,7 @@ impl Life<'_> {
             let is_hash = |n: &str| n.len() == 64 && n.bytes().all(|b| b.is_ascii_hexdigit());
             path.ends_with("_data") && name.is_some_and(is_hash)
         };
-        path.components().any(|part| part.as_os_str() == self.id) || self.is_removed && anonymous()
+        path.components().any(|part| part.as_os_str() == self.id) || self.auto_remove && anonymous()
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
                   {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},
                   {"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
 
-    const LIFE: Life<'_> = Life { id: "c1", is_removed: false };
+    const LIFE: Life<'_> = Life { id: "c1", auto_remove: false };
 
     /// podman's anonymous volume, its overlay volume, and containerd's volume of an image.
     #[test]
@@ -265,9 +265,9 @@ mod tests {
             {{"destination":"/i","type":"bind","source":"/ctd/containers/c1/volumes/7f"}}]}}"#
         );
         let b = Bundle::parse(text.as_bytes()).unwrap();
-        let own = |is_removed| {
+        let own = |auto_remove| {
             ["/a", "/named", "/o", "/p", "/i"]
-                .map(|d| b.volume_at(d, Life { id: "c1", is_removed }).unwrap().is_own)
+                .map(|d| b.volume_at(d, Life { id: "c1", auto_remove }).unwrap().is_own)
         };
         assert_eq!(own(false), [false, false, true, false, true]);
         assert_eq!(own(true), [true, false, true, false, true]);

@@ -3,14 +3,14 @@
 use crate::config::Config;
 use crate::registry::{InitProcess, Registry};
 use crate::sys::proc::Proc;
-use crate::sys::user::Who;
+use crate::sys::user::RunBy;
 
 /// A container, and what its changes are recorded in.
 pub(super) struct HookContext<'a> {
     pub registry: &'a Registry,
     pub config: &'a Config,
     /// The user whose hook this is.
-    pub who: Who,
+    pub run_by: RunBy,
     pub id: &'a str,
     /// The container's first process, by its directory in /proc.
     pub process: Proc,

@@ -30,7 +30,7 @@ pub(crate) fn bundle(text: &[u8]) {
     let Ok(bundle) = Bundle::parse(text) else { return };
     bundle.rootfs(Path::new("/bundle"));
     assert!(bundle.termination_log().is_none_or(|path| path.starts_with('/')));
-    let life = Life { id: "c", is_removed: true };
+    let life = Life { id: "c", auto_remove: true };
     let directory = wishes.pattern.directory();
     if let Some(volume) = directory.and_then(|directory| bundle.volume_at(&directory, life)) {
         assert!(
@@ -41,7 +41,7 @@ pub(crate) fn bundle(text: &[u8]) {
         assert!(volume.source.is_none_or(|source| source.starts_with('/')));
     }
     let hard = bundle.core_limit().map(|(_, hard)| hard);
-    let request = Request { wishes, names, engine: None, is_removed: true, bundle };
+    let request = Request { wishes, names, engine: None, auto_remove: true, bundle };
     let plan = plan::plan(&request, &Config::default());
     for step in &plan.on_host {
         if let (plan::HostStep::Limit(bytes, raise), Some(hard)) = (step, hard) {

@@ -6,6 +6,7 @@ mod bounded_child;
 mod change;
 mod config_json;
 mod context;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod invariants;
 mod plan;
@@ -20,22 +21,22 @@ mod subpath;
 
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
-use crate::first_process::IGNORED;
 use crate::record::Names;
 use crate::registry::{Entry, InitProcess, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
-
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sys::{budget, file, ns, selinux, text};
 use crate::{report, sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use context::{HookContext, Targets};
 use request::{Asked, Request};
 use rootfs::Rootfs;
-pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
+
+pub use explain::{Explanation, explain};
+pub use state::Stage;
 
 /// Time limit for all waits of a hook together: engines end a hook that exceeds its time-out (10
 /// seconds in our configuration), and the container with it.
@@ -123,13 +124,13 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
 }
 
 fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
-    let who = user::who();
-    if let Who::User(uid) = who {
+    let run_by = user::run_by();
+    if let RunBy::User(uid) = run_by {
         check_installed(uid, config)?;
     }
     let pid = state.process()?;
     let process = Proc::open(pid)?;
-    if who != Who::Root && user::effective_uid() != 0 {
+    if run_by != RunBy::Root && user::effective_uid() != 0 {
         // The runtime was started outside any user namespace by a user: what may be done to the
         // container is done from within its own.
         ns::enter(process.namespace("user")?, ns::NamespaceKind::User)?;
@@ -160,7 +161,7 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     let hook = HookContext {
         registry: &registry,
         config: &config,
-        who,
+        run_by,
         id: &state.id,
         init: processes::init_process(pid, &process)?,
         process,
@@ -257,7 +258,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if due {
         gone.extend(registry.sweep()?);
     }
-    let is_root = user::who() == Who::Root;
+    let is_root = user::run_by() == RunBy::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
         failed.extend(gone.iter().filter_map(|RemovedContainer { id, .. }| {
@@ -292,88 +293,6 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     };
     failed.extend(gone.into_iter().filter_map(|container| forget(container).err()));
     report::all_or_first(failed)
-}
-
-/// What the hook would do for a bundle.
-#[derive(Debug)]
-pub struct Explanation {
-    /// The plan, or why there is none: one fact on each line.
-    pub text: String,
-    /// Whether the container would get what it asks for. `true` if it asks for nothing.
-    pub is_honoured: bool,
-}
-
-/// Explains what the hook would do for a bundle. Changes nothing.
-///
-/// # Errors
-/// config.json cannot be read, or the state is invalid.
-pub fn explain(
-    bundle: &std::path::Path,
-    state: Option<&[u8]>,
-    config: &Config,
-) -> Result<Explanation> {
-    let bundle = std::path::absolute(bundle)?;
-    let id = crate::container_identity::id_of(&bundle).unwrap_or_default().to_owned();
-    let state = match state {
-        Some(text) => State { bundle, ..State::parse(text)? },
-        None => State { id, bundle, ..State::default() },
-    };
-    let mut lines = Vec::new();
-    let note = |note: &String| format!("note: {note}");
-    let is_honoured = match request::read(&state, config)? {
-        Asked::Nothing { why } => {
-            lines.push(format!("nothing: {why}"));
-            true
-        }
-        Asked::Refused { names, required, why } => {
-            lines.extend(called(&names, None));
-            lines.extend(why.rules.iter().map(|rule| format!("refused: {rule:#}")));
-            lines.extend(why.notes.iter().map(note));
-            lines.push(match required || config.strict {
-                true => "the container would not start: its core pattern is required".into(),
-                false => "the container would start without a core pattern of its own".into(),
-            });
-            false
-        }
-        Asked::Request { request, required } => {
-            let plan = plan::plan(&request, config);
-            lines.push(format!(
-                "pattern {:?} from {}{}",
-                request.wishes.pattern.to_string(),
-                request.wishes.key,
-                if required { ", required" } else { "" }
-            ));
-            lines.extend(called(&request.names, request.engine));
-            let steps = plan.lines();
-            let mut notes = [plan.warnings, plan.remarks].concat();
-            if let Some(program) = request.bundle.first_program() {
-                notes.push(format!("{program:?} is the first process: {IGNORED}"));
-            }
-            let pattern = &request.wishes.pattern;
-            if request.bundle.has_directory(&state.bundle, pattern) {
-                let remark = remarks::names_directory(pattern, config.core_uses_pid);
-                notes.extend(Some(remark).filter(|remark| !notes.contains(remark)));
-            }
-            lines.extend(notes.iter().map(note));
-            lines.extend(steps.iter().enumerate().map(|(i, s)| format!("{}. {s}", i + 1)));
-            true
-        }
-    };
-    Ok(Explanation { text: lines.join("\n"), is_honoured })
-}
-
-/// A line with what the container is called, if that is known.
-fn called(names: &Names, engine: Option<&str>) -> Option<String> {
-    let parts = [
-        ("container", names.container_name.as_deref()),
-        ("pod", names.pod_name.as_deref()),
-        ("namespace", names.pod_namespace.as_deref()),
-        ("image", names.image.as_deref()),
-        ("engine", engine),
-    ];
-    let known: Vec<String> =
-        parts.iter().filter_map(|(what, name)| Some(format!("{what} {:?}", (*name)?))).collect();
-    (!known.is_empty()).then(|| format!("for {}", known.join(", ")))
 }
 
 /// Parses the stage on the command line.

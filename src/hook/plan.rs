@@ -4,6 +4,7 @@ use super::config_json::{Life, Volume};
 use super::remarks;
 use super::request::Request;
 use super::subpath;
+use crate::annotation;
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Location;
@@ -103,7 +104,7 @@ impl fmt::Display for HookPlan {
 /// Plans the steps for a request.
 pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
-    let life = Life { id: &request.names.container_id, is_removed: request.is_removed };
+    let life = Life { id: &request.names.container_id, auto_remove: request.auto_remove };
     let wishes = &request.wishes;
     let shown = wishes.pattern.to_string();
     let is_mount = request.bundle.volume_at(&shown, life).is_some_and(|v| v.target == shown);
@@ -121,7 +122,7 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let directory =
         directory.map(|path| ContainerStep::Directory { volume, path_in_container: path });
     let mut warnings = request.wishes.notes.clone();
-    if request.wishes.early && !config.allow_early_release {
+    if request.wishes.early_release && !config.allow_early_release {
         warnings.push(
             "oci-coredump/release: early is not allowed here (allow_early_release in the \
              configuration), ignoring"
@@ -140,25 +141,18 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     HookPlan { in_container, on_host, warnings, remarks }
 }
 
-/// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
-/// config.json was set deliberately and stays; a hard limit there is never exceeded.
+/// The soft limit to set. Where config.json has no limit, the hard one may be raised for it.
 fn limit(request: &Request, warnings: &mut Vec<String>) -> Option<HostStep> {
-    let asked = request.wishes.limit;
-    match (asked, request.bundle.core_limit()) {
-        (None, Some((soft, _))) if soft > 0 => None,
-        (asked, Some((_, hard))) => {
-            let (wanted, hard) = (asked.unwrap_or_default(), Limit::from_raw(hard));
-            if hard == Limit::Finite(0) && wanted > hard {
-                warnings.push(
-                    "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
-                     or start the container with `--ulimit core=-1`"
-                        .into(),
-                );
-            }
-            Some(HostStep::Limit(wanted.min(hard), false))
-        }
-        (asked, None) => Some(HostStep::Limit(asked.unwrap_or_default(), true)),
+    let (asked, there) = (request.wishes.limit, request.bundle.core_limit());
+    let soft = annotation::soft_core_limit(asked, there)?;
+    if there.is_some_and(|(_, hard)| hard == 0) && asked != Some(Limit::Finite(0)) {
+        warnings.push(
+            "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, or start \
+             the container with `--ulimit core=-1`"
+                .into(),
+        );
     }
+    Some(HostStep::Limit(soft, there.is_none()))
 }
 
 /// What the hook finds at the pattern's directory in the container's mount namespace.

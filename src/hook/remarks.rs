@@ -2,7 +2,7 @@
 //! `doctor`. Pure.
 
 use super::config_json::Volume;
-use crate::config::{Config, KeptMemory, MakeDirectories, Mode};
+use crate::config::{Config, KeptMemory, Mode};
 use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 
@@ -39,11 +39,7 @@ pub(super) fn of(
              apart, oci-coredump/existing: number or keep keeps them"
         ));
     }
-    let is_made = match config.make_directories {
-        MakeDirectories::Anywhere => true,
-        MakeDirectories::Store => volume.is_none(),
-        MakeDirectories::Nowhere => false,
-    };
+    let is_made = config.make_directories.applies(volume.is_none());
     if pattern.varies_by_directory() && !is_made {
         all.push(
             "directories that a specifier names are not made there (make_directories in the \

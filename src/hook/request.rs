@@ -18,7 +18,7 @@ pub(super) struct Request {
     /// Its engine, if known.
     pub engine: Option<&'static str>,
     /// Whether the engine removes it, and its anonymous volumes, when it ends.
-    pub is_removed: bool,
+    pub auto_remove: bool,
     /// The parts of its config.json that the hook needs.
     pub bundle: Bundle,
 }
@@ -80,12 +80,12 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
         return Ok(Asked::Nothing { why: for_others(&annotations, container) });
     };
     let engine = identity.engine;
-    let ContainerIdentity { names, is_removed, .. } = identity;
+    let ContainerIdentity { names, auto_remove, .. } = identity;
     let wishes = match wishes {
         Ok(wishes) => wishes,
         Err(why) => return Ok(Asked::Refused { names, required, why }),
     };
-    let request = Request { wishes, names, engine, is_removed, bundle: Bundle::parse(&text)? };
+    let request = Request { wishes, names, engine, auto_remove, bundle: Bundle::parse(&text)? };
     Ok(Asked::Request { request: Box::new(request), required })
 }
 

@@ -50,7 +50,7 @@ impl Rootfs {
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
         // For our own user namespace /proc shows the mapping to the outside; within it, root is 0.
-        let inside = user::who() != user::Who::Root
+        let inside = user::run_by() != user::RunBy::Root
             && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };

@@ -18,7 +18,7 @@ use crate::registry::{Entry, InitProcess, Registry};
 use crate::store::Store;
 use crate::sys::proc::{MountPoint, Proc, mount_points};
 use crate::sys::resolve::Want;
-use crate::sys::user::Who;
+use crate::sys::user::RunBy;
 use crate::sys::{OwnedFd, file};
 use crate::sysctl;
 use anyhow::{Context, Result, bail};
@@ -58,7 +58,7 @@ pub(crate) fn enable(
     // Its file system may have a server that does not answer.
     let bundle = bounded_child::run(|| bundle(&process, &find()?, directory.as_deref()))?;
     let request =
-        Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
+        Request { wishes, names: target.names.clone(), engine: None, auto_remove: false, bundle };
     let plan = plan::plan(&request, config);
     let registry = Registry::create()?;
     if let Some(entry) = registry.get(id).filter(|e| e.is_in_force()) {
@@ -147,7 +147,7 @@ fn context_of<'a>(
     init: InitProcess,
     process: Proc,
 ) -> HookContext<'a> {
-    HookContext { registry, config, who: Who::Root, id, process, init, targets: Targets::All }
+    HookContext { registry, config, run_by: RunBy::Root, id, process, init, targets: Targets::All }
 }
 
 /// The registered container that a user means by an ID, the beginning of one, or a name.

@@ -65,8 +65,8 @@ pub(crate) struct Entry {
     #[serde(default)]
     pub compress: bool,
     /// Release the crashed process before its core is complete.
-    #[serde(default)]
-    pub early: bool,
+    #[serde(default, rename = "early")]
+    pub early_release: bool,
     /// Its crashes are not to be uploaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_upload: bool,
@@ -120,7 +120,7 @@ impl Entry {
         );
         self.names = self.names.bounded();
         // The memory of a released process would be counted for no one.
-        self.early = false;
+        self.early_release = false;
         self.user = Some(uid);
         Ok(self)
     }

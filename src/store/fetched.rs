@@ -11,6 +11,7 @@
 //! modification time.
 
 use crate::bytes::Limit;
+use crate::corefile::files::FileKind;
 use crate::sys::new_file::NewFile;
 use crate::sys::{OwnedFd, file, user};
 use anyhow::{Context, Result, ensure};
@@ -21,25 +22,6 @@ use std::time::Duration;
 /// How long it is remembered that no server has a file, as elfutils does.
 const ABSENT: Duration = Duration::from_secs(600);
 const ABSENT_SUFFIX: &str = ".absent";
-
-/// What is fetched of a build-id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FileKind {
-    /// Debug information.
-    DebugInfo,
-    /// The executable or library itself.
-    Executable,
-}
-
-impl FileKind {
-    /// As servers call it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            FileKind::DebugInfo => "debuginfo",
-            FileKind::Executable => "executable",
-        }
-    }
-}
 
 /// A file of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]

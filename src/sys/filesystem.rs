@@ -39,6 +39,12 @@ pub(crate) struct Space {
     pub files_available: u64,
 }
 
+impl Space {
+    /// That of a file system of which nothing can be learned.
+    pub(crate) const UNKNOWN: Self =
+        Space { kind: FsType::Other, total: 0, available: 0, files: 0, files_available: 0 };
+}
+
 /// Returns the space of the file system that an open file is on, by fstatfs(2).
 pub(crate) fn space(fd: impl AsFd) -> Result<Space> {
     let s = fs::fstatfs(fd).context("fstatfs")?;

@@ -18,7 +18,7 @@ use nix::sys::termios;
 use own_user::become_user;
 pub(crate) use own_user::end_all_of;
 pub(crate) use relay::End;
-use relay::{Direction, Raw, copy_size, relay};
+use relay::{Direction, Raw, Relay, copy_size};
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -91,7 +91,10 @@ pub(crate) fn run(mut command: Command, own: Option<u32>) -> Result<End> {
     let master = terminal.map(|(master, _)| master);
     let raw = master.is_some().then(Raw::new).transpose();
     let end = match raw {
-        Ok(raw) => relay(child, &signals, &mut ways, raw.as_ref(), master.as_ref(), own),
+        Ok(raw) => {
+            let (signals, ways, raw, master) = (&signals, &mut ways, raw.as_ref(), master.as_ref());
+            Relay { child, signals, ways, raw, master, own }.run()
+        }
         Err(e) => {
             let mut child = child;
             let _ = child.kill();

@@ -20,7 +20,7 @@ pub(crate) mod reserved {
 
 /// The user who runs this process, on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum RunBy {
     /// Root, in the initial user namespace or in a user namespace of root's.
     Root,
     /// This user, by the ID on the host; possibly as root of a user namespace of their own.
@@ -32,14 +32,14 @@ pub(crate) enum Who {
 ///
 /// # References
 /// user_namespaces(7).
-pub(crate) fn who() -> Who {
-    static WHO: OnceLock<Who> = OnceLock::new();
-    *WHO.get_or_init(|| {
+pub(crate) fn run_by() -> RunBy {
+    static RUN_BY: OnceLock<RunBy> = OnceLock::new();
+    *RUN_BY.get_or_init(|| {
         match outside(&uid_map(), effective_uid()) {
-            Some(0) => Who::Root,
-            Some(uid) => Who::User(uid),
+            Some(0) => RunBy::Root,
+            Some(uid) => RunBy::User(uid),
             // Without a map every ID is the overflow ID, which belongs to no one.
-            None => Who::User(effective_uid()),
+            None => RunBy::User(effective_uid()),
         }
     })
 }

@@ -9,7 +9,7 @@ use crate::store::uploads::Uploads;
 use crate::store::{Records, Store, tree};
 use crate::sys::file;
 use crate::sys::file::FileId;
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::users;
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -111,9 +111,9 @@ impl Inventory {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        let fetched = match user::who() {
-            Who::Root => store.existing_fetched(),
-            Who::User(_) => users::own_fetched().as_deref().and_then(Fetched::look),
+        let fetched = match user::run_by() {
+            RunBy::Root => store.existing_fetched(),
+            RunBy::User(_) => users::own_fetched().as_deref().and_then(Fetched::look),
         };
         let fetched = match fetched {
             Some(dir) => Some((dir.all()?, dir)),

@@ -4,7 +4,7 @@ use super::check::{Check, failure, ok, warning};
 use crate::config::{Config, KernelInterface, Mode};
 use crate::pattern::Handler;
 use crate::store::Store;
-use crate::sys::user::{self, Who};
+use crate::sys::user::{self, RunBy};
 use crate::sysctl::{self, Saved};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) fn patterns(config: &Config) -> Vec<Check> {
             return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")];
         }
     };
-    if let Who::User(uid) = user::who() {
+    if let RunBy::User(uid) = user::run_by() {
         return vec![match config.mode {
             Mode::Dispatch if sysctl::is_ours(&now) => ok(CHECK, "crashes come to this program"),
             _ => failure(

@@ -2,8 +2,7 @@
 
 use super::check::{Check, Verdict, failure, ok, warning};
 use crate::config::Config;
-use crate::engine::inspect;
-use crate::engine::{self, Engine, Program};
+use crate::engine::{self, Engine, Program, detect, inspect};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +14,8 @@ pub(super) fn ways(config: &Config, only: Option<Engine>, file: Option<&Path>) -
         Err(e) => return vec![failure("engines", format!("{e:#}"), "/proc must be mounted")],
     };
     let told: Vec<Engine> = engine::told(config).into_iter().map(|(engine, _)| engine).collect();
-    let meant = |e: &Engine| {
-        only.map_or_else(|| inspect::is_there(*e) || told.contains(e), |only| only == *e)
-    };
+    let meant =
+        |e: &Engine| only.map_or_else(|| detect::is_there(*e) || told.contains(e), |o| o == *e);
     let mut all = Vec::new();
     for engine in Engine::ALL.into_iter().filter(meant) {
         let found = inspect::inspect(engine, file, &program);
@@ -67,7 +65,7 @@ pub(super) fn changed(config: &Config) -> Vec<Check> {
 
 /// What is called in no build, if there is an engine that builds images.
 pub(super) fn builds() -> Option<Check> {
-    let is_there = [Engine::Podman, Engine::Docker].into_iter().any(inspect::is_there);
+    let is_there = [Engine::Podman, Engine::Docker].into_iter().any(detect::is_there);
     is_there.then(|| Check {
         hint: Some("docs/engines.md, \"Builds\", has the line that keeps a core".into()),
         ..ok(

@@ -184,23 +184,18 @@ impl<'s, 'b> Shown<'s, 'b> {
         if let Some(part) = parts.iter().find(|d| d.tag() == gimli::DW_TAG_variant_part) {
             return self.variant(out, part, place, depth);
         }
+        if ty.tag() == gimli::DW_TAG_union_type
+            && let Some(instead) = self.instead_of_union(ty, place)
+        {
+            out.add(instead);
+            return Ok(());
+        }
         let all = members::of(ty);
         let names: Vec<Option<String>> = all.iter().map(Die::name).collect();
-        let hides = |name: Option<&str>| name.is_some_and(|name| self.options.hides(name));
-        // All members of a union have the same bytes.
-        if ty.tag() == gimli::DW_TAG_union_type {
-            if members::has(ty, place, &|_, name| hides(name)) {
-                out.add(HIDDEN);
-                return Ok(());
-            }
-            if !self.options.contents && members::has(ty, place, &|ty, _| is_array_of_text(ty)) {
-                out.add(CONTENTS);
-                return Ok(());
-            }
-        }
-        let is_tuple = self.language == Language::Rust
-            && names.iter().all(|n| n.as_deref().is_some_and(|n| n.starts_with("__")));
-        if self.language == Language::Rust {
+        let is_rust = self.language == Language::Rust;
+        let is_tuple =
+            is_rust && names.iter().all(|n| n.as_deref().is_some_and(|n| n.starts_with("__")));
+        if is_rust {
             let name = ty.name().filter(|name| !name.starts_with('('));
             let name = name.as_deref().map_or("", |n| n.split('<').next().unwrap_or(n));
             out.add(name);
@@ -209,9 +204,9 @@ impl<'s, 'b> Shown<'s, 'b> {
             }
             out.add(if name.is_empty() || is_tuple { "" } else { " " });
         }
-        let (open, is, close) = match (self.language, is_tuple) {
-            (Language::Rust, true) => ("(", "", ")"),
-            (Language::Rust, false) => ("{", ": ", "}"),
+        let (open, is, close) = match (is_rust, is_tuple) {
+            (true, true) => ("(", "", ")"),
+            (true, false) => ("{", ": ", "}"),
             _ => ("{", " = ", "}"),
         };
         out.add(open);
@@ -223,34 +218,56 @@ impl<'s, 'b> Shown<'s, 'b> {
                 out.add("...");
                 break;
             }
-            let of = member.type_of();
-            match (name, member.tag() == gimli::DW_TAG_inheritance) {
-                (_, true) => {
-                    let _ = write!(out.text, "<{}> = ", types::name(of.as_ref()));
+            match name {
+                _ if member.tag() == gimli::DW_TAG_inheritance => {
+                    let _ = write!(out.text, "<{}> = ", types::name(member.type_of().as_ref()));
                 }
-                (Some(name), _) if !is_tuple => {
+                Some(name) if !is_tuple => {
                     let _ = write!(out.text, "{name}{is}");
                 }
                 _ => {}
             }
-            if hides(name.as_deref()) {
-                out.add(HIDDEN);
-            } else if let Some(bits) = members::bits(member, place, &self.process) {
-                let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
-                match (bits, boolean) {
-                    (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
-                    (Ok(n), None) => out.add(&n.to_string()),
-                    // The members after it may be there.
-                    (Err(missing), _) => add_missing(out, &missing),
-                }
-            } else if let Some(offset) = members::offset(member) {
-                self.show(out, of.as_ref(), &place.part(offset), depth + 1);
-            } else {
-                out.add("<virtual base>");
-            }
+            self.member(out, member, name.as_deref(), place, depth);
         }
         out.add(close);
         Ok(())
+    }
+
+    /// What is shown instead of a union, where one of its members may not be: all of them have the
+    /// same bytes.
+    fn instead_of_union(&self, ty: &Die<'_, '_>, place: &Place) -> Option<&'static str> {
+        if members::has(ty, place, &|_, name| name.is_some_and(|n| self.options.hides(n))) {
+            return Some(HIDDEN);
+        }
+        let has_text = || members::has(ty, place, &|ty, _| is_array_of_text(ty));
+        (!self.options.contents && has_text()).then_some(CONTENTS)
+    }
+
+    /// The value of a member of the structure at `place`.
+    fn member(
+        &self,
+        out: &mut Out,
+        member: &Die<'_, '_>,
+        name: Option<&str>,
+        place: &Place,
+        depth: usize,
+    ) {
+        let of = member.type_of();
+        if name.is_some_and(|name| self.options.hides(name)) {
+            out.add(HIDDEN);
+        } else if let Some(bits) = members::bits(member, place, &self.process) {
+            let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
+            match (bits, boolean) {
+                (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
+                (Ok(n), None) => out.add(&n.to_string()),
+                // The members after it may be there.
+                (Err(missing), _) => add_missing(out, &missing),
+            }
+        } else if let Some(offset) = members::offset(member) {
+            self.show(out, of.as_ref(), &place.part(offset), depth + 1);
+        } else {
+            out.add("<virtual base>");
+        }
     }
 
     /// A variant of an enumeration of Rust's.

@@ -8,10 +8,10 @@ use super::reading::{Reading, SeenFile};
 use super::record_client::RecordClient;
 use super::termination_log;
 use crate::corefile::Summary;
-use crate::dump::container_crash::ContainerCrash;
+use crate::dump::crash::container_crash::ContainerCrash;
 use crate::dump::crash::transport::Transport;
 use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::dump::policy::slot::Slot;
+use crate::dump::slots::Slot;
 use crate::dump::writer::as_crasher::Charge;
 use crate::record::{Outcome, Record};
 use crate::report;
@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
 /// Crashes of one account that are summarized at the same time.
-const PLACES: u64 = 4;
+const SUMMARIES: u64 = 4;
 
 /// A crash whose process was let go.
 pub(crate) struct Released<'a> {
@@ -55,10 +55,10 @@ impl Released<'_> {
     pub(crate) fn finish(mut self, slot: Option<Box<Slot>>) -> Result<()> {
         let config = self.case.config;
         let wants_summary = config.summary && self.record.outcome == Outcome::Written;
-        let place = wants_summary.then(|| self.place()).flatten();
+        let summary_slot = wants_summary.then(|| self.summary_slot()).flatten();
         // A child that was left behind goes on having the slot.
-        let slot = slot.filter(|_| place.is_none());
-        let summary = place.is_some();
+        let slot = slot.filter(|_| summary_slot.is_none());
+        let summary = summary_slot.is_some();
         self.record.summary_left_out = wants_summary && !summary;
         let files = self.record.keeping.then(|| config.binaries.max_file.raw());
         if !summary && files.is_none() {
@@ -75,7 +75,7 @@ impl Released<'_> {
             return Ok(());
         }
         let slot = slot.iter().flat_map(|slot| slot.fds());
-        let locks: Vec<_> = place.iter().map(AsFd::as_fd).chain(slot).collect();
+        let locks: Vec<_> = summary_slot.iter().map(AsFd::as_fd).chain(slot).collect();
         if summary && self.case.crash.transport == Transport::Socket {
             // The server counts this process, and those whose crashes come next wait for it.
             let aside = child::fork(|| {
@@ -122,16 +122,16 @@ impl Released<'_> {
         }
     }
 
-    /// One of the few places of its account for what nobody waits for, if one is free at this
+    /// One of the few slots of its account for what nobody waits for, if one is free at this
     /// moment. A crash that has one gives its slot to other dumps; one that has none has no
     /// summary, which in a storm would take the processors from the dumps. Without a run directory
-    /// there is no bound, and no place.
-    fn place(&self) -> Option<OwnedFd> {
+    /// there is no bound, and no slot.
+    fn summary_slot(&self) -> Option<OwnedFd> {
         let ContainerCrash { crash, limits, .. } = *self.case;
         let first = crash.said.host_pid as u64;
-        (0..PLACES).map(|i| first.wrapping_add(i) % PLACES).find_map(|number| {
-            let place = file::open_lock(limits?, format!("after-{number}").as_ref()).ok()?;
-            file::try_lock(&place).is_ok_and(|free| free).then_some(place)
+        (0..SUMMARIES).map(|i| first.wrapping_add(i) % SUMMARIES).find_map(|number| {
+            let slot = file::open_lock(limits?, format!("after-{number}").as_ref()).ok()?;
+            file::try_lock(&slot).is_ok_and(|free| free).then_some(slot)
         })
     }
 

@@ -3,6 +3,7 @@
 //! soon as that has gone.
 
 use crate::config::TerminationLog;
+use crate::dump::crash::container_crash::ContainerCrash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::writer::as_crasher::{self, Charge, Urgency};
@@ -38,15 +39,14 @@ const BOUNDS: SandboxBounds = SandboxBounds {
 /// Most processes between the first one and the program.
 const BETWEEN: usize = 4;
 
-/// Whether this crash is one to be told of.
-pub(crate) fn concerns(
-    record: &Record,
-    entry: &Entry,
-    facts: &Facts,
-    which: TerminationLog,
-) -> bool {
-    record.outcome != Outcome::Started
-        && match which {
+/// Whether a line of this crash is to be written. Not of a set-user-ID program, whose rights are
+/// not those of whoever started it.
+pub(crate) fn is_wanted(case: &ContainerCrash<'_>, record: &Record) -> bool {
+    let ContainerCrash { facts, entry, config, .. } = *case;
+    let is_itself = !facts.secure && !facts.status.credentials.mixed();
+    is_itself
+        && record.outcome != Outcome::Started
+        && match config.termination_log {
             TerminationLog::Off => false,
             TerminationLog::Init => ends_container(record.host_pid, entry, facts),
             TerminationLog::Any => true,

@@ -3,7 +3,7 @@
 
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slot::Slot;
+use crate::dump::slots::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Urgency};
 use crate::dump::writer::create_file::OpenedDirectory;
 use crate::dump::writer::protocol::{CreatedFile, Finished};
@@ -40,12 +40,12 @@ pub(crate) fn measure(
         |_, out| {
             // What is missing by now is not made for this.
             let core_file = &CoreFile { made_below: None, ..core_file.clone() };
-            let Ok(place) = OpenedDirectory::of(core_file, store, facts.status.umask) else {
+            let Ok(directory) = OpenedDirectory::of(core_file, store, facts.status.umask) else {
                 return;
             };
-            let name = proc::os(place.name);
-            let Ok(identity) = file::identity_at(&place.dir, name) else { return };
-            let Ok(stat) = file::stat_at(&place.dir, name) else { return };
+            let name = proc::os(directory.name);
+            let Ok(identity) = file::identity_at(&directory.dir, name) else { return };
+            let Ok(stat) = file::stat_at(&directory.dir, name) else { return };
             if Some(stat.id) == made.id && stat.id == identity.id {
                 let (size, disk_size) = (Some(stat.size), Some(stat.allocated));
                 let identity = Some(identity);

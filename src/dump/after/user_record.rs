@@ -2,7 +2,7 @@
 
 use super::on_host::is_at;
 use crate::dump::policy::plan;
-use crate::dump::policy::slot::Slot;
+use crate::dump::slots::Slot;
 use crate::record::{Location, Record};
 use crate::registry::Entry;
 use crate::store::Store;

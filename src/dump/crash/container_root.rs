@@ -5,20 +5,20 @@
 //! the crasher cannot choose, here that of the container's own mount namespace.
 
 use crate::registry::Entry;
-use crate::sys::cred::{self, Credentials};
+use crate::sys::cred::Credentials;
 use crate::sys::proc::Proc;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, ns};
+use crate::sys::{OwnedFd, ns};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The container's root, as the writer becomes it.
 #[derive(Debug)]
 pub(crate) struct ContainerRoot {
     /// The container's mount namespace, in which it was registered.
-    mounts: OwnedFd,
+    pub mounts: OwnedFd,
     /// Its user namespace, if that is not ours.
-    user_ns: Option<OwnedFd>,
+    pub user_ns: Option<OwnedFd>,
     /// The crasher's effective capabilities there, of those that the container's first process has.
-    effective: u64,
+    pub effective: u64,
 }
 
 impl ContainerRoot {
@@ -70,39 +70,5 @@ impl ContainerRoot {
             user_ns: (owner_id != own).then_some(owner),
             effective: has & most,
         })
-    }
-
-    /// Gives up everything that this root does not have, and all descriptors but the standard three
-    /// and `keep`.
-    ///
-    /// # Errors
-    /// Also where this root may not read the process's memory: it has a program in it that belongs
-    /// to somebody outside of the container and that nobody in it may read.
-    pub(crate) fn become_it<'a>(
-        &'a self,
-        credentials: &Credentials,
-        task: &'a Proc,
-        mut keep: Vec<BorrowedFd<'a>>,
-    ) -> Result<()> {
-        // Root and working directory are the namespace's then.
-        ns::enter(&self.mounts, ns::NamespaceKind::Mount)?;
-        keep.push(task.as_fd());
-        keep.extend(self.user_ns.as_ref().map(AsFd::as_fd));
-        descriptor::close_all_but(&keep)?;
-        let credentials = Credentials {
-            effective: self.effective,
-            permitted: self.effective,
-            ..credentials.clone()
-        };
-        cred::assume_root(&credentials, self.user_ns.as_ref(), || match &self.user_ns {
-            // The kernel asks CAP_SYS_PTRACE of the user namespace that the memory belongs to.
-            Some(_) => task.open_file("auxv").map(drop).context(
-                "the container's root may not read this process: its program is not the \
-                 container's",
-            ),
-            None => Ok(()),
-        })?;
-        descriptor::close(task)?;
-        self.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
     }
 }

@@ -2,6 +2,7 @@
 //! comes (`transport`: by a pipe or through the socket).
 
 pub(super) mod arguments;
+pub(super) mod container_crash;
 pub(super) mod container_root;
 pub(super) mod facts;
 pub(super) mod from_socket;

@@ -45,7 +45,7 @@ pub(crate) struct CoreFile {
     /// Compress with zstd. Limits count the bytes before that.
     pub compress: bool,
     /// Let the process go before the file is whole.
-    pub early: bool,
+    pub early_release: bool,
     /// It is on a memory-backed volume, as far as the hook could see.
     pub memory_backed: bool,
     /// How long the target may take nothing. `None` is for ever.
@@ -125,7 +125,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         share: entry.share,
         rights,
         compress: entry.compress,
-        early: entry.early,
+        early_release: entry.early_release,
         patience: None,
         min_free: None,
         threads: usize::MAX,

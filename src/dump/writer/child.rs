@@ -3,7 +3,7 @@
 
 use super::create_file::{FileSpec, Made, OpenedDirectory, create, split};
 use super::older_cores::CrasherView;
-use super::protocol::{CreatedFile, Finished, Message, Report};
+use super::protocol::{CreatedFile, Finished, Message, ToParent};
 use super::selinux_label::{Labeller, Ready};
 use crate::cause::{Cause, CauseCode};
 use crate::dump::copy::crashed_memory::CrashedMemory;
@@ -16,14 +16,16 @@ use crate::dump::crash::facts::Facts;
 use crate::dump::crash::transport::Transport;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
-use crate::dump::policy::slot::Slot;
+use crate::dump::slots::Slot;
+use crate::limits::Free;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
-use crate::sys::file::FileIdentity;
+use crate::sys::file::{FileId, FileIdentity, Stat};
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, filter, proc, user};
 use anyhow::Result;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 /// What the writer opens before it becomes the crasher.
@@ -74,19 +76,19 @@ pub(crate) fn run_writer(
     core_file: &CoreFile,
     slot: Option<&Slot>,
     opened: WriterFiles<'_>,
-    report: &mut Report,
+    to_parent: &mut ToParent,
 ) {
     let mut gone = Vec::new();
-    let last = match attempt(facts, core_file, slot, opened, report, &mut gone) {
+    let last = match attempt(facts, core_file, slot, opened, to_parent, &mut gone) {
         Ok(None) => Message::Retry,
         Ok(Some(finished)) => {
             // The crashed process does not wait for the end of this one.
-            descriptor::replace_stdin(&*report);
+            descriptor::replace_stdin(&*to_parent);
             Message::Done(Finished { gone, ..finished })
         }
         Err(cause) => Message::Done(Finished::failed(cause, gone)),
     };
-    report.say(&last);
+    to_parent.say(&last);
 }
 
 /// Returns what became of the core; `None` where nothing was done, since an early release is not
@@ -96,23 +98,17 @@ fn attempt(
     core_file: &CoreFile,
     slot: Option<&Slot>,
     opened: WriterFiles<'_>,
-    report: &mut Report,
+    to_parent: &mut ToParent,
     gone: &mut Vec<FileIdentity>,
 ) -> Result<Option<Finished>, Cause> {
     let WriterFiles { source, hold, label, confinement, moved, transport, store } = opened;
     let confinement = confinement.as_ref();
-    let place = open_place(facts, core_file, confinement, store)?;
-    let space = filesystem::space(&place.dir).unwrap_or(Space {
-        kind: FsType::Other,
-        total: 0,
-        available: 0,
-        files: 0,
-        files_available: 0,
-    });
+    let directory = open_directory(facts, core_file, confinement, store)?;
+    let space = filesystem::space(&directory.dir).unwrap_or(Space::UNKNOWN);
     let memory_backed = space.kind == FsType::Memory;
     // The memory of that file system would be charged to nobody: a writer with an early release is
     // in no control group.
-    if memory_backed && core_file.early {
+    if memory_backed && core_file.early_release {
         return Ok(None);
     }
     let (root, _) = core_file.seen_from(facts);
@@ -120,68 +116,89 @@ fn attempt(
     let there;
     (there, *gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let bounds = space_bounds(core_file, slot, &there, &space)?;
-    let (Made { file, number }, note) = make(facts, core_file, confinement, label, &place)?;
+    let (Made { file, number }, note) = make(facts, core_file, confinement, label, &directory)?;
     let named = core_file.with_number(number);
     let name = proc::os(split(&named.path).1);
-    let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
-        bounds.evict.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
-    for core in old {
-        view.remove(core).map_err(|why| {
-            let _ = file::unlink(&place.dir, name);
-            let met = format_args!("an older core has to go, but {why}");
-            Cause::limit(CauseCode::Keep, "newest", met)
-        })?;
-        gone.push(core.identity);
-    }
+    let evicted: Vec<&KeptCore> = bounds.evict.iter().map(|i| &there[*i]).collect();
+    let evict = evict(&view, &evicted, gone).inspect_err(|_| {
+        let _ = file::unlink(&directory.dir, name);
+    })?;
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
     let identity = file::identity(&file).ok();
-    let goes = stored.iter().map(|core| core.identity).collect();
-    report.say(&Message::Created {
-        made: CreatedFile { id, memory_backed, number, identity },
-        goes,
-        note,
-    });
+    let made = CreatedFile { id, memory_backed, number, identity };
+    to_parent.say(&Message::Created { made, evict, note });
     // The parent asks for it: the kernel then dumps on its processor, and not on this one, on which
     // the core is read as it comes.
-    transport.wait(&*report).map_err(|_| Cause::Killed)?;
+    transport.wait(&*to_parent).map_err(|_| Cause::Killed)?;
     filter::enter(&filter::COPY).map_err(|e| Cause::Failed(format!("{e:#}")))?;
-    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
-    let min_free = core_file.min_free.filter(|_| !memory_backed);
-    let floor = min_free.map(|free| free.of(space.total));
+    let floor = bounds.min_free.map(|free| free.of(space.total));
     let takes = target::Capacity { room: bounds.limit.as_ref().map(|r| r.0), floor };
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
-    let copied = fill(facts, core_file, &target, source, hold, report);
-    let stat = file::stat(&*target).ok();
-    let identity = file::identity(&*target).ok();
-    // Some file systems report a failed write only here.
-    let closed = descriptor::close(&*target).map_err(Stop::Write);
-    // Last, and by its name: some file systems know the time of the last write only after the
-    // close. A file that has lost its name meanwhile is still not another one.
-    let by_name = file::identity_at(&place.dir, name).ok();
-    let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
-    let full = || match min_free.zip(floor).filter(|_| target.is_short()) {
-        Some((free, floor)) => {
-            let met = format_args!("others have written too: {floor} bytes must stay free");
-            Some(Cause::limit(CauseCode::MinFree, free, met))
-        }
-        None => bounds.limit.map(|r| r.1),
-    };
-    let stop = copied.result.and(closed).err();
+    let copied = fill(facts, core_file, &target, source, hold, to_parent);
+    let closed = ClosedFile::of(&target, &directory, name, id);
+    let stop = copied.result.and(closed.result).err();
+    let full = || bounds.why_full(floor.filter(|_| target.is_short()));
     Ok(Some(Finished {
-        size: stat.map(|s| s.size),
-        disk_size: stat.map(|s| s.allocated),
+        size: closed.stat.map(|s| s.size),
+        disk_size: closed.stat.map(|s| s.allocated),
         full_size: copied.full_size,
-        identity,
+        identity: closed.identity,
         cause: stop.map(|stop| cause_of(stop, facts, core_file, full)),
         gone: Vec::new(),
     }))
 }
 
+/// Removes the older cores that have to go, and adds them to `gone`. Returns those in the host's
+/// store, which only the parent can remove.
+fn evict(
+    view: &CrasherView<'_>,
+    evicted: &[&KeptCore],
+    gone: &mut Vec<FileIdentity>,
+) -> Result<Vec<FileIdentity>, Cause> {
+    let (stored, others): (Vec<&KeptCore>, Vec<&KeptCore>) =
+        evicted.iter().partition(|core| core.stored.is_some());
+    for core in others {
+        view.remove(core).map_err(|why| {
+            let met = format_args!("an older core has to go, but {why}");
+            Cause::limit(CauseCode::Keep, "newest", met)
+        })?;
+        gone.push(core.identity);
+    }
+    Ok(stored.iter().map(|core| core.identity).collect())
+}
+
+/// The core's file after its close.
+struct ClosedFile {
+    stat: Option<Stat>,
+    identity: Option<FileIdentity>,
+    result: Result<(), Stop>,
+}
+
+impl ClosedFile {
+    /// `id`: the file's, as it was made; `name`: its name in the directory.
+    fn of(
+        target: &Target,
+        directory: &OpenedDirectory<'_>,
+        name: &OsStr,
+        id: Option<FileId>,
+    ) -> Self {
+        let stat = file::stat(target).ok();
+        let identity = file::identity(target).ok();
+        // Some file systems report a failed write only here.
+        let result = descriptor::close(target).map_err(Stop::Write);
+        // Last, and by its name: some file systems know the time of the last write only after the
+        // close. A file that has lost its name meanwhile is still not another one.
+        let by_name = file::identity_at(&directory.dir, name).ok();
+        let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
+        ClosedFile { stat, identity, result }
+    }
+}
+
 /// Opens the directory, or makes it where the plan says so.
-fn open_place<'f>(
+fn open_directory<'f>(
     facts: &Facts,
     core_file: &'f CoreFile,
     confinement: Option<&Result<Confinement<'_>>>,
@@ -201,11 +218,11 @@ fn make(
     core_file: &CoreFile,
     confinement: Option<&Result<Confinement<'_>>>,
     label: Option<Labeller<'_>>,
-    place: &OpenedDirectory<'_>,
+    directory: &OpenedDirectory<'_>,
 ) -> Result<(Made, Option<String>), Cause> {
-    let ready = label.map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name));
+    let ready = label.map_or(Ok(Ready::default()), |l| l.prepare(&directory.dir, directory.name));
     let Ready { keep_old, note } =
-        ready.map_err(|why| Cause::Selinux { path: place.shown.clone(), why })?;
+        ready.map_err(|why| Cause::Selinux { path: directory.shown.clone(), why })?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
     let owner = match core_file.rights {
@@ -213,7 +230,7 @@ fn make(
         Rights::HostRoot if facts.user_ns.is_none() => 0,
         _ => user::effective_uid(),
     };
-    let make = || create(place, &FileSpec { core_file, keep_old, owner });
+    let make = || create(directory, &FileSpec { core_file, keep_old, owner });
     let made = match confinement {
         None => make(),
         Some(confinement) => confined(confinement, &core_file.path, make),
@@ -228,7 +245,7 @@ fn fill(
     target: &Arc<Target>,
     source: Option<CrashedMemory>,
     hold: Option<Hold>,
-    report: &mut Report,
+    to_parent: &mut ToParent,
 ) -> Copied {
     let (limit, file_size, keep) = (core_file.limit, facts.file_size_limit, core_file.keep);
     let bounds = Bounds { limit, file_size, keep };
@@ -236,8 +253,8 @@ fn fill(
         return lanes::compress(descriptor::stdin(), target, &bounds, source);
     }
     let mut go = || {
-        descriptor::replace_stdin(&*report);
-        report.say(&Message::ReleasedEarly);
+        descriptor::replace_stdin(&*to_parent);
+        to_parent.say(&Message::ReleasedEarly);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
     lanes::copy_core(descriptor::stdin(), target, &bounds, source, release)
@@ -279,8 +296,24 @@ fn confined<T: Send>(
 struct SpaceBounds {
     /// Most bytes on disk, and why not more.
     limit: Option<(u64, Cause)>,
+    /// What must stay free, where that bounds this core.
+    min_free: Option<Free>,
     /// Which of the cores that are there have to go for it: indices.
     evict: Vec<usize>,
+}
+
+impl SpaceBounds {
+    /// The limit that a target without room has met, if it is one of ours. `floor`: bytes that must
+    /// stay free, where others have written so much that they do not.
+    fn why_full(self, floor: Option<u64>) -> Option<Cause> {
+        match self.min_free.zip(floor) {
+            Some((free, floor)) => {
+                let met = format_args!("others have written too: {floor} bytes must stay free");
+                Some(Cause::limit(CauseCode::MinFree, free, met))
+            }
+            None => self.limit.map(|r| r.1),
+        }
+    }
 }
 
 fn space_bounds(
@@ -311,7 +344,7 @@ fn space_bounds(
     }
     let by_space = by_space.into_iter().chain(by_share).min_by_key(|r| r.0);
     let Some(slot) = slot else {
-        return Ok(SpaceBounds { limit: by_space, evict: Vec::new() });
+        return Ok(SpaceBounds { limit: by_space, min_free, evict: Vec::new() });
     };
     let room = slot.room(there)?;
     let by_bytes = room
@@ -319,5 +352,5 @@ fn space_bounds(
         .zip(slot.bytes())
         .map(|(bytes, most)| cut(bytes, CauseCode::Bytes, most.to_string()));
     let limit = by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0);
-    Ok(SpaceBounds { limit, evict: room.remove })
+    Ok(SpaceBounds { limit, min_free, evict: room.remove })
 }

@@ -2,9 +2,12 @@
 //! namespace. What a child can touch after that is what the crashed process could have touched
 //! itself.
 
+use crate::dump::crash::container_root::ContainerRoot;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::sys::{AsFd, BorrowedFd, cred, descriptor, file, ns, process, rlimit};
+use crate::sys::cred::{self, Credentials};
+use crate::sys::proc::Proc;
+use crate::sys::{AsFd, BorrowedFd, descriptor, file, ns, process, rlimit};
 use anyhow::{Context, Result};
 
 /// Gives up everything that the crasher does not have, and all descriptors but the standard three
@@ -29,11 +32,8 @@ pub(crate) fn become_crasher<'a>(
         }
         Rights::ContainerRoot => {
             let root = facts.container_root.as_ref().and_then(|root| root.as_ref().ok());
-            return root.context("the container's root")?.become_it(
-                &credentials,
-                &facts.task,
-                keep,
-            );
+            let root = root.context("the container's root")?;
+            return become_root(root, &credentials, &facts.task, keep);
         }
         Rights::Crasher => {
             if facts.profile.is_some() {
@@ -48,4 +48,35 @@ pub(crate) fn become_crasher<'a>(
     descriptor::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())?;
     facts.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
+}
+
+/// Gives up everything that this root does not have, and all descriptors but the standard three
+/// and `keep`.
+///
+/// # Errors
+/// Also where this root may not read the process's memory: it has a program in it that belongs
+/// to somebody outside of the container and that nobody in it may read.
+fn become_root<'a>(
+    root: &'a ContainerRoot,
+    credentials: &Credentials,
+    task: &'a Proc,
+    mut keep: Vec<BorrowedFd<'a>>,
+) -> Result<()> {
+    // Root and working directory are the namespace's then.
+    ns::enter(&root.mounts, ns::NamespaceKind::Mount)?;
+    keep.push(task.as_fd());
+    keep.extend(root.user_ns.as_ref().map(AsFd::as_fd));
+    descriptor::close_all_but(&keep)?;
+    let credentials =
+        Credentials { effective: root.effective, permitted: root.effective, ..credentials.clone() };
+    cred::assume_root(&credentials, root.user_ns.as_ref(), || match &root.user_ns {
+        // The kernel asks CAP_SYS_PTRACE of the user namespace that the memory belongs to.
+        Some(_) => task.open_file("auxv").map(drop).context(
+            "the container's root may not read this process: its program is not the \
+             container's",
+        ),
+        None => Ok(()),
+    })?;
+    descriptor::close(task)?;
+    root.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
 }

@@ -176,21 +176,24 @@ pub(crate) struct FileSpec<'a> {
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened. Nobody else's file is opened, however many make one at once.
-pub(crate) fn create(place: &OpenedDirectory<'_>, wanted: &FileSpec<'_>) -> Result<Made, Cause> {
+pub(crate) fn create(
+    directory: &OpenedDirectory<'_>,
+    wanted: &FileSpec<'_>,
+) -> Result<Made, Cause> {
     let existing = match wanted.core_file.existing {
         Existing::Replace if wanted.keep_old => Existing::Keep,
         existing => existing,
     };
     let made = match existing {
-        Existing::Replace => replace(place),
-        Existing::Keep => exclusive(place, 1).map_err(|e| match e {
-            Errno::EXIST if !wanted.keep_old => place.exists(existing),
-            e => Cause::open(&place.shown, e),
+        Existing::Replace => replace(directory),
+        Existing::Keep => exclusive(directory, 1).map_err(|e| match e {
+            Errno::EXIST if !wanted.keep_old => directory.exists(existing),
+            e => Cause::open(&directory.shown, e),
         }),
-        Existing::Number => number(place, wanted.core_file),
+        Existing::Number => number(directory, wanted.core_file),
     }?;
-    let stat =
-        file::stat(&made.file).map_err(|e| Cause::Failed(format!("{:?}: {e:#}", place.shown)))?;
+    let stat = file::stat(&made.file)
+        .map_err(|e| Cause::Failed(format!("{:?}: {e:#}", directory.shown)))?;
     let owner = wanted.owner;
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
@@ -202,43 +205,43 @@ pub(crate) fn create(place: &OpenedDirectory<'_>, wanted: &FileSpec<'_>) -> Resu
         }
         _ => return Ok(made),
     };
-    Err(Cause::Unfit { path: place.shown.clone(), rule: rule.to_owned() })
+    Err(Cause::Unfit { path: directory.shown.clone(), rule: rule.to_owned() })
 }
 
 /// The name is the new core's. The kernel tries once; whoever comes last has it here.
-fn replace(place: &OpenedDirectory<'_>) -> Result<Made, Cause> {
+fn replace(directory: &OpenedDirectory<'_>) -> Result<Made, Cause> {
     for last in [false; TRIES - 1].into_iter().chain([true]) {
-        let removed = file::unlink(&place.dir, proc::os(place.name));
-        match exclusive(place, 1) {
+        let removed = file::unlink(&directory.dir, proc::os(directory.name));
+        match exclusive(directory, 1) {
             Err(Errno::EXIST) if removed.is_ok() && !last => {}
             made => {
                 return made.map_err(|e| Cause::Open {
-                    path: place.shown.clone(),
+                    path: directory.shown.clone(),
                     errno: e.raw_os_error(),
                     kept: removed.err().filter(|_| e == Errno::EXIST).map(|why| format!("{why:#}")),
                 });
             }
         }
     }
-    Err(Cause::open(&place.shown, Errno::EXIST))
+    Err(Cause::open(&directory.shown, Errno::EXIST))
 }
 
 /// The first number that is free.
-fn number(place: &OpenedDirectory<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
+fn number(directory: &OpenedDirectory<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
     for number in 1..=LAST {
         let path = core_file.with_number(number).path;
         let (_, name) = split(&path);
-        match file::create_exclusive(&place.dir, proc::os(name), MODE) {
+        match file::create_exclusive(&directory.dir, proc::os(name), MODE) {
             Ok(file) => return Ok(Made { file, number }),
             Err(Errno::EXIST) => {}
             Err(e) => return Err(Cause::open(&path.escape_ascii().to_string(), e)),
         }
     }
-    Err(place.exists(Existing::Number))
+    Err(directory.exists(Existing::Number))
 }
 
-fn exclusive(place: &OpenedDirectory<'_>, number: u32) -> Result<Made, Errno> {
-    let file = file::create_exclusive(&place.dir, proc::os(place.name), MODE)?;
+fn exclusive(directory: &OpenedDirectory<'_>, number: u32) -> Result<Made, Errno> {
+    let file = file::create_exclusive(&directory.dir, proc::os(directory.name), MODE)?;
     Ok(Made { file, number })
 }
 

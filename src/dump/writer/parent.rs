@@ -3,7 +3,7 @@
 
 use super::child::{WriterFiles, run_writer};
 use super::crasher::become_crasher;
-use super::protocol::{CreatedFile, Finished, Heard, Message, Report};
+use super::protocol::{CreatedFile, Finished, Heard, Message, ToParent};
 use super::selinux_label::Labeller;
 use super::watchdog::{Notice, Watchdog};
 use crate::cause::Cause;
@@ -11,7 +11,7 @@ use crate::dump::copy::crashed_memory::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::dump::policy::slot::Slot;
+use crate::dump::slots::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// The file is there, and its dump takes long, or it has another name than the record says.
     Made(CreatedFile),
     /// The file is made: these cores in the host's store have to go for it.
-    Goes(Vec<FileIdentity>),
+    Evict(Vec<FileIdentity>),
     /// The process has been let go before its core is whole.
     ReleasedEarly,
 }
@@ -78,13 +78,13 @@ const LAST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Waiting {
     writer: Child,
-    report: OwnedFd,
+    messages: OwnedFd,
 }
 
 impl Waiting {
     /// Ends it. `None`: it hangs.
     pub(crate) fn end(self) -> Result<Option<child::Ended>> {
-        drop(self.report);
+        drop(self.messages);
         self.writer.end_within(LAST)
     }
 }
@@ -107,7 +107,7 @@ pub(crate) fn write(
         Attempt::Retry(writer) => writer,
     };
     writer.end()?;
-    let core_file = CoreFile { early: false, ..core_file.clone() };
+    let core_file = CoreFile { early_release: false, ..core_file.clone() };
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
         Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
@@ -136,7 +136,7 @@ fn attempt(
 /// A writer that waits until it may begin.
 struct Writer {
     child: Child,
-    report: OwnedFd,
+    messages: OwnedFd,
     /// The pipe of the go-ahead, one byte; with its read end, so that a writer which has ended
     /// already is no error.
     go: [OwnedFd; 2],
@@ -152,24 +152,25 @@ fn start(
     store: Option<&OwnedFd>,
 ) -> Result<Writer> {
     // A parent that shares the memory (vfork) would go on changing it.
-    let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
-    let source = source(crash, facts, early, core_file.threads);
-    let groups = groups(facts, core_file, early);
+    let early_release =
+        core_file.early_release && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early_release, core_file.threads);
+    let groups = groups(facts, core_file, early_release);
     let moved = Counter::shared()?;
-    let (read, report) = descriptor::pipe()?;
+    let (messages, to_parent) = descriptor::pipe()?;
     let (word, go) = descriptor::pipe()?;
     let child = child::fork_into(groups.unified(), |there| {
         groups.enter(there);
         // Without a hold the process just waits until its core is whole.
-        let hold = if early { Hold::new().ok() } else { None };
-        let mut report = Report::over(report);
+        let hold = if early_release { Hold::new().ok() } else { None };
+        let mut to_parent = ToParent::over(to_parent);
         let confined = core_file.rights != Rights::HostRoot;
         let confinement = facts.profile.as_ref().filter(|_| confined).map(Confinement::open);
         let (transport, label) = (crash.transport, Labeller::new(facts));
         let opened = WriterFiles { source, hold, label, confinement, moved, transport, store };
         let keep = opened
             .files()
-            .chain([report.as_fd(), word.as_fd()])
+            .chain([to_parent.as_fd(), word.as_fd()])
             .chain(slot.iter().flat_map(|t| t.fds()))
             .collect();
         match become_crasher(facts, core_file, keep) {
@@ -178,17 +179,17 @@ fn start(
             Ok(()) if descriptor::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
                 let _ = descriptor::close(&word);
-                run_writer(facts, core_file, slot, opened, &mut report);
-                report.wait_until_unheard();
+                run_writer(facts, core_file, slot, opened, &mut to_parent);
+                to_parent.wait_until_unheard();
             }
-            Err(e) => report.say(&Message::Done(Finished::failed(
+            Err(e) => to_parent.say(&Message::Done(Finished::failed(
                 Cause::Credentials(format!("{e:#}")),
                 Vec::new(),
             ))),
         }
         0
     })?;
-    Ok(Writer { child, report: read, go: [word, go], moved })
+    Ok(Writer { child, messages, go: [word, go], moved })
 }
 
 /// The control groups that the writer works in.
@@ -197,8 +198,8 @@ fn start(
 /// container's, as in the kernel's file mode. Not after an early release: an engine that cleans up
 /// the group of a container that has gone would kill us. A group that is gone already cannot be
 /// joined, and needs no limit.
-fn groups(facts: &Facts, core_file: &CoreFile, early: bool) -> Groups {
-    if early || core_file.rights == Rights::HostRoot {
+fn groups(facts: &Facts, core_file: &CoreFile, early_release: bool) -> Groups {
+    if early_release || core_file.rights == Rights::HostRoot {
         return Groups::default();
     }
     let groups = Groups::open(&facts.cgroups);
@@ -215,9 +216,9 @@ fn follow(
     core_file: &CoreFile,
     on: &mut impl FnMut(Event),
 ) -> Result<Attempt> {
-    let Writer { child, report, go: _, moved } = writer;
+    let Writer { child, messages, go: _, moved } = writer;
     let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
-    let mut watchdog = Watchdog::new(&report, moved, core_file.patience);
+    let mut watchdog = Watchdog::new(&messages, moved, core_file.patience);
     loop {
         let line = match watchdog.next() {
             Notice::Line(line) => line,
@@ -229,7 +230,7 @@ fn follow(
         };
         match heard.message(&line) {
             None => {}
-            Some(Message::Created { made, goes, note: new }) => {
+            Some(Message::Created { made, evict, note: new }) => {
                 // A process that was killed meanwhile has none; the writer finds that out.
                 let _ = crash.transport.ask();
                 (written.made, note) = (Some(made), new);
@@ -238,29 +239,29 @@ fn follow(
                 if made.number > 1 || !watchdog.hears_within(SHORT) {
                     on(Event::Made(made));
                 }
-                if !goes.is_empty() {
-                    on(Event::Goes(goes));
+                if !evict.is_empty() {
+                    on(Event::Evict(evict));
                 }
             }
             Some(Message::ReleasedEarly) => {
                 // The child has let go of its end already: with ours the process goes.
                 on(Event::ReleasedEarly);
-                descriptor::replace_stdin(&report);
+                descriptor::replace_stdin(&messages);
             }
-            Some(Message::Retry) => return Ok(Attempt::Retry(Waiting { writer: child, report })),
+            Some(Message::Retry) => return Ok(Attempt::Retry(Waiting { writer: child, messages })),
             Some(Message::Done(finished)) => {
                 if let Some(note) = note {
                     log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
                 }
                 written.finished = finished;
-                let waiting = Waiting { writer: child, report };
+                let waiting = Waiting { writer: child, messages };
                 return Ok(Attempt::Over(Box::new(written), Some(waiting)));
             }
         }
     }
     // The writer waits until this end is closed.
     drop(watchdog);
-    drop(report);
+    drop(messages);
     ended_early(written, child, core_file)
 }
 
@@ -291,10 +292,16 @@ fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<A
 }
 
 /// The memory of the process that the pidfd names, opened while we have the rights.
-fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<CrashedMemory> {
+fn source(
+    crash: &Crash,
+    facts: &Facts,
+    early_release: bool,
+    threads: usize,
+) -> Option<CrashedMemory> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = ProcessMemory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
-    let robust = if early { robust_futex::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    let robust =
+        if early_release { robust_futex::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
     Some(CrashedMemory {
         memory,
         pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),

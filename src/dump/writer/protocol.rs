@@ -14,7 +14,7 @@ pub(crate) enum Message {
         made: CreatedFile,
         /// Cores in the host's store that have to go for this one: the parent's to remove.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        goes: Vec<FileIdentity>,
+        evict: Vec<FileIdentity>,
         /// What went wrong without keeping the core from being written, for the log.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
@@ -90,12 +90,12 @@ impl Heard {
 }
 
 /// The writer's end of the pipe to its parent.
-pub(crate) struct Report(std::fs::File);
+pub(crate) struct ToParent(std::fs::File);
 
-impl Report {
+impl ToParent {
     /// Reports into this end of a pipe.
     pub(crate) fn over(pipe: OwnedFd) -> Self {
-        Report(pipe.into())
+        ToParent(pipe.into())
     }
 
     /// Waits until the parent has closed its end, or has ended.
@@ -112,7 +112,7 @@ impl Report {
     }
 }
 
-impl AsFd for Report {
+impl AsFd for ToParent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -127,12 +127,13 @@ mod tests {
     fn every_message_is_a_line() {
         let made =
             CreatedFile { id: Some(FileId(7, 9)), memory_backed: true, number: 3, identity: None };
-        let goes = vec![FileIdentity::default()];
+        let evict = vec![FileIdentity::default()];
         let note = Some("one\ntwo".to_owned());
-        let refused = Finished::failed(Cause::limit(CauseCode::Cores, 3, "too many"), goes.clone());
+        let refused =
+            Finished::failed(Cause::limit(CauseCode::Cores, 3, "too many"), evict.clone());
         let messages = [
-            Message::Created { made, goes, note },
-            Message::Created { made: CreatedFile::default(), goes: Vec::new(), note: None },
+            Message::Created { made, evict, note },
+            Message::Created { made: CreatedFile::default(), evict: Vec::new(), note: None },
             Message::ReleasedEarly,
             Message::Retry,
             Message::Done(Finished { size: Some(1), ..Finished::default() }),
@@ -150,7 +151,7 @@ mod tests {
         let line = |message: &Message| serde_json::to_vec(message).unwrap();
         let created = Message::Created {
             made: CreatedFile::default(),
-            goes: vec![FileIdentity::default()],
+            evict: vec![FileIdentity::default()],
             note: None,
         };
         let mut heard = Heard::default();

@@ -10,7 +10,7 @@ use nix::sys::termios::{self, SetArg, Termios};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::ExitStatus;
+use std::process::{Child, ExitStatus};
 
 /// How a program that was started apart has ended.
 #[derive(Debug)]
@@ -56,6 +56,10 @@ impl Direction {
             (_, Some(to)) if !self.waiting.is_empty() => Some(PollFd::new(to, PollFlags::OUT)),
             _ => None,
         }
+    }
+
+    fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Reads or writes once, and returns how many bytes were read. End of file on
@@ -127,83 +131,111 @@ impl Drop for Raw {
     }
 }
 
-/// Copies until the program has ended and what it wrote before is copied.
-pub(super) fn relay(
-    mut child: std::process::Child,
-    signals: &SignalFd,
-    ways: &mut [Direction],
-    raw: Option<&Raw>,
-    master: Option<&OwnedFd>,
-    own: Option<u32>,
-) -> Result<End> {
-    let mut ended: Option<ExitStatus> = None;
-    let mut after = 0;
-    loop {
-        let mut waiting = vec![PollFd::new(signals, PollFlags::IN)];
+/// A program, and the streams between it and the caller.
+pub(super) struct Relay<'a> {
+    pub child: Child,
+    /// The signals that this process handles meanwhile.
+    pub signals: &'a SignalFd,
+    pub ways: &'a mut [Direction],
+    /// The caller's terminal, if it is in raw mode.
+    pub raw: Option<&'a Raw>,
+    /// The program's terminal, from this side.
+    pub master: Option<&'a OwnedFd>,
+    /// The user that is the program's own.
+    pub own: Option<u32>,
+}
+
+/// What a wait has found.
+struct Ready {
+    /// Which ways can be copied.
+    ways: Vec<usize>,
+    /// Something of the program's waits until the caller takes it.
+    blocked: bool,
+}
+
+impl Relay<'_> {
+    /// Copies until the program has ended and what it wrote before is copied.
+    pub(super) fn run(mut self) -> Result<End> {
+        let mut ended: Option<ExitStatus> = None;
+        // Bytes that were copied after its end.
+        let mut after = 0;
+        loop {
+            let had_ended = ended.is_some();
+            let ready = self.wait(had_ended)?;
+            if let Some(signal) = self.handle_signals() {
+                return Ok(self.interrupted(signal));
+            }
+            if ended.is_none() {
+                ended = self.child.try_wait().context("waitpid")?;
+                if let (Some(_), Some(uid)) = (ended, self.own) {
+                    end_all_of(uid);
+                }
+            }
+            let is_idle = ready.ways.is_empty() && !ready.blocked;
+            for i in ready.ways {
+                let n = self.ways[i].step();
+                after += if ended.is_some() { n } else { 0 };
+                let way = &self.ways[i];
+                // The caller's terminal is gone.
+                if self.raw.is_some() && !way.outward && way.from.is_none() && ended.is_none() {
+                    return Ok(self.interrupted(libc::SIGHUP));
+                }
+            }
+            if let Some(status) = ended
+                && (had_ended && is_idle || after > AFTER)
+            {
+                return Ok(End::Exited(status));
+            }
+        }
+    }
+
+    /// Waits for signals and for the ways; after the program's end only for what it wrote before:
+    /// that is copied completely, at the reader's pace.
+    fn wait(&self, ended: bool) -> Result<Ready> {
+        let mut waiting = vec![PollFd::new(self.signals, PollFlags::IN)];
         let mut who = Vec::new();
-        for (i, way) in ways.iter().enumerate() {
-            if let Some(fd) = way.next().filter(|_| ended.is_none() || way.outward) {
+        for (i, way) in self.ways.iter().enumerate() {
+            if let Some(fd) = way.next().filter(|_| !ended || way.outward) {
                 who.push(i);
                 waiting.push(fd);
             }
         }
-        // What the program wrote before its end is copied completely, at the reader's pace.
-        let blocked = ways.iter().any(|w| w.outward && w.to.is_some() && !w.waiting.is_empty());
+        let is_blocked = |way: &Direction| way.outward && way.to.is_some() && way.has_waiting();
+        let blocked = self.ways.iter().any(is_blocked);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let time = (ended.is_some() && !blocked).then_some(&at_once);
-        match poll(&mut waiting, time) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => {}
+        match poll(&mut waiting, (ended && !blocked).then_some(&at_once)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).context("poll"),
         }
-        let ready: Vec<usize> = who
-            .into_iter()
-            .zip(&waiting[1..])
-            .filter(|(_, fd)| !fd.revents().is_empty())
-            .map(|(i, _)| i)
-            .collect();
-        while let Ok(Some(signal)) = signals.read_signal() {
+        let ready = who.into_iter().zip(&waiting[1..]);
+        let ready = ready.filter(|(_, fd)| !fd.revents().is_empty()).map(|(i, _)| i);
+        Ok(Ready { ways: ready.collect(), blocked })
+    }
+
+    /// Does what signals ask for. Returns one that ends this process.
+    fn handle_signals(&self) -> Option<i32> {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
             match signal.ssi_signo as i32 {
                 libc::SIGCHLD => {}
-                libc::SIGWINCH => copy_size(master),
-                libc::SIGCONT => drop(raw.map(Raw::enter)),
+                libc::SIGWINCH => copy_size(self.master),
+                libc::SIGCONT => drop(self.raw.map(Raw::enter)),
                 libc::SIGTSTP => {
-                    raw.map(Raw::leave);
-                    // SIGTSTP is blocked; SIGSTOP has the same effect, so that the
-                    // shell sees a stopped job.
+                    self.raw.map(Raw::leave);
+                    // SIGTSTP is blocked; SIGSTOP has the same effect, so that the shell sees a
+                    // stopped job.
                     let _ = nix::sys::signal::raise(Signal::SIGSTOP);
-                    let _ = raw.map(Raw::enter);
+                    let _ = self.raw.map(Raw::enter);
                 }
-                other => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Ok(End::Interrupted(other));
-                }
+                other => return Some(other),
             }
         }
-        if ended.is_none() {
-            ended = child.try_wait().context("waitpid")?;
-            if let (Some(_), Some(uid)) = (ended, own) {
-                end_all_of(uid);
-            }
-        }
-        let mut moved = !ready.is_empty();
-        for i in ready {
-            let n = ways[i].step();
-            after += if ended.is_some() { n } else { 0 };
-            // The caller's terminal is gone.
-            if raw.is_some() && !ways[i].outward && ways[i].from.is_none() && ended.is_none() {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Ok(End::Interrupted(libc::SIGHUP));
-            }
-        }
-        moved |= blocked;
-        if let Some(status) = ended
-            && (!moved && time.is_some() || after > AFTER)
-        {
-            return Ok(End::Exited(status));
-        }
+        None
+    }
+
+    fn interrupted(&mut self, signal: i32) -> End {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        End::Interrupted(signal)
     }
 }
 

@@ -1,27 +1,13 @@
-//! A container's slots: the few dumps that it may have at a time, and what is remembered of it
-//! between its crashes.
-//!
-//! ```text
-//! /run/oci-coredump/limits/<account>/   locked by whoever reads or changes `memory`
-//!   slot-<n>       locked by the writer that has it, and by every other child that works for that
-//!                  crash: one that hangs keeps the slot
-//!   memory         tokens, cores, dumps on their way
-//! /run/oci-coredump/limits/.host/       the same slots, of all containers together;
-//!                                       in .forwarded, of everybody else
-//! ```
-//!
-//! A container's slots 0 to 3 are private. A higher one also takes one of the slots that all
-//! containers share, which bounds the dumps of all of them together. If all shared slots are taken,
-//! a container waits for one of its private slots, so no container waits for another one. Crashes
-//! outside of registered containers have no private slots, and wait for a shared one.
+//! A crash asks for a slot, and waits for it.
 
-use super::quota::{self, share};
 use super::slot::{Slot, open};
 use crate::cause::{Cause, CauseCode};
+use crate::dump::crash::container_crash::ContainerCrash;
+use crate::dump::policy::quota::{self, share};
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::{OwnedFd, file, kernel};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
 /// Slots where no number is set, but the dumps on their way must be known.
@@ -125,6 +111,52 @@ impl SlotRequest<'_> {
         let found = free(&dir, 0, slots, self.first)?;
         Ok(found.map(|(number, lock)| Slot::taken(dir, number, lock, None, self.limits.clone())))
     }
+}
+
+/// Takes a slot for the dump of a container's crash, and waits for it as long as the limits say.
+/// `None`: none is needed.
+///
+/// # Errors
+/// Why there is to be no core.
+pub(crate) fn slot_for(
+    case: &ContainerCrash<'_>,
+    limits: &Limits,
+) -> Result<Option<Box<Slot>>, Cause> {
+    let ContainerCrash { crash, facts, entry, registry, .. } = *case;
+    let account = &entry.account();
+    let asked = registry.context("there is no run directory").and_then(|registry| {
+        let is_still = &|| facts.is_still(crash);
+        let (pool, first) = (Pool::Containers, crash.said.host_pid as u64);
+        SlotRequest { registry, account, pool, limits, first, is_still }
+            .ask(|| facts.task.memory_in_use().unwrap_or(0))
+    });
+    match asked {
+        Ok(SlotAnswer::Free) => Ok(None),
+        Ok(SlotAnswer::Slot(slot)) => Ok(Some(slot)),
+        Ok(SlotAnswer::Refused(cause)) => Err(cause),
+        // A user could have any number of helpers wait for what is the user's.
+        Err(e) if entry.user.is_some() => {
+            Err(Cause::Failed(format!("the user's limits cannot be looked at: {e:#}")))
+        }
+        // A core that is not counted is better than none.
+        Err(e) => {
+            log::warn!("container {account}: its limits cannot be looked at, ignoring: {e:#}");
+            Ok(None)
+        }
+    }
+}
+
+/// A slot of the crash's container, if one is free at this moment.
+pub(crate) fn free_slot(case: &ContainerCrash<'_>) -> Option<Slot> {
+    let request = SlotRequest {
+        registry: case.registry?,
+        account: &case.entry.account(),
+        pool: Pool::Containers,
+        limits: &case.config.limits,
+        first: case.crash.said.host_pid as u64,
+        is_still: &|| false,
+    };
+    request.at_once().ok()?
 }
 
 /// The slots of an account, as one of its crashes looks for one.

@@ -2,7 +2,7 @@
 //! its own asks the kernel for the core and hands it on; the crashed process stays until the
 //! handler, and whoever has the pipe from it, has closed it, as with the kernel's own pipe.
 
-use super::crash::transport::Transport;
+use crate::dump::crash::transport::Transport;
 use crate::sys::pipe_readers::PipeReaders;
 use crate::sys::{AsFd, OwnedFd, child, descriptor, pidfd, process};
 use anyhow::{Context, Result};

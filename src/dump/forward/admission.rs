@@ -5,12 +5,14 @@
 //! lock cannot show how long it runs: process ID and start time are noted, and count as long as
 //! that process lives.
 
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::facts::Facts;
 use crate::dump::policy::quota::{self, share};
 use crate::limits::{Free, Limits};
 use crate::registry::Registry;
 use crate::sys::file::JsonFile;
 use crate::sys::proc::{self, Proc};
-use crate::sys::{OwnedFd, file, kernel};
+use crate::sys::{OwnedFd, file, kernel, ns};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -49,7 +51,7 @@ pub(super) enum Admission {
 
 /// Whose crash it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CrashOwner {
+pub(crate) struct CrashOwner {
     /// The user on the host; for one in a user namespace, who made that.
     pub uid: u32,
     /// It was in another mount namespace than the host's.
@@ -57,6 +59,13 @@ pub(super) struct CrashOwner {
 }
 
 impl CrashOwner {
+    /// The owner of a crash of which /proc says so much.
+    pub(crate) fn of(crash: &Crash, facts: &Facts) -> Self {
+        let maker = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
+        let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
+        CrashOwner { uid: maker.unwrap_or(crash.said.uid), is_contained }
+    }
+
     /// Whose slots it takes. Root in a container is another account than root on the host. One
     /// account stands for several user IDs, since a container can have all of them.
     pub(super) fn account(self) -> String {
@@ -97,16 +106,16 @@ impl Places {
         }
     }
 
-    fn has_room(self, busy: &[Busy], who: CrashOwner) -> bool {
+    fn has_room(self, busy: &[Busy], owner: CrashOwner) -> bool {
         let count =
-            |is: fn(&Busy, CrashOwner) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
+            |is: fn(&Busy, CrashOwner) -> bool| busy.iter().filter(|b| is(b, owner)).count() as u64;
         let has = |most: u64, count: u64| most == 0 || count < most;
         has(self.all, busy.len() as u64)
             && has(
                 self.each,
-                count(|b, who| (b.uid, b.is_contained) == (who.uid, who.is_contained)),
+                count(|b, owner| (b.uid, b.is_contained) == (owner.uid, owner.is_contained)),
             )
-            && (!who.is_contained || has(self.contained, count(|b, _| b.is_contained)))
+            && (!owner.is_contained || has(self.contained, count(|b, _| b.is_contained)))
     }
 }
 
@@ -130,36 +139,36 @@ const QUEUES: u32 = 256;
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;
 
-/// Notes that this process handles a crash of `who`, where there is room for it; waits for that as
-/// long as `most` says and `is_still` there.
+/// Notes that this process handles a crash of `owner`, where there is room for it; waits for that
+/// as long as `most` says and `is_still` there.
 ///
 /// # Errors
 /// The run directory cannot be used.
 pub(super) fn admit(
     registry: &Registry,
     most: Places,
-    who: CrashOwner,
+    owner: CrashOwner,
     crashed: Option<Crashed>,
     is_still: impl Fn() -> bool,
 ) -> Result<Admission> {
     let until = Instant::now() + most.wait;
     let left = || until.saturating_duration_since(Instant::now());
     let dir = registry.forwarded_dir()?;
-    match attempt(&dir, most, who, crashed)? {
+    match attempt(&dir, most, owner, crashed)? {
         Admission::Full => {}
         known => return Ok(known),
     }
     if most.wait.is_zero() || quota::room_to_wait(most.min_memory, kernel::memory().ok()).is_err() {
         return Ok(Admission::Full);
     }
-    let queue = file::open_lock(&dir, format!("queue{}", who.account()).as_ref())?;
+    let queue = file::open_lock(&dir, format!("queue{}", owner.account()).as_ref())?;
     while !file::lock_within(&queue, left().min(STILL))? {
         if left().is_zero() || !is_still() {
             return Ok(Admission::Full);
         }
     }
     loop {
-        match attempt(&dir, most, who, crashed)? {
+        match attempt(&dir, most, owner, crashed)? {
             Admission::Full => {}
             known => return Ok(known),
         }
@@ -173,7 +182,7 @@ pub(super) fn admit(
 fn attempt(
     dir: &OwnedFd,
     most: Places,
-    who: CrashOwner,
+    owner: CrashOwner,
     crashed: Option<Crashed>,
 ) -> Result<Admission> {
     let lock = file::reopen_dir(dir)?;
@@ -186,14 +195,14 @@ fn attempt(
     if crashed.is_some() && busy.iter().any(|b| b.crashed == crashed) {
         return Ok(Admission::Again);
     }
-    if !most.has_room(&busy, who) || busy.len() >= MANY {
+    if !most.has_room(&busy, owner) || busy.len() >= MANY {
         busy.retain(lives);
     }
-    if !most.has_room(&busy, who) {
+    if !most.has_room(&busy, owner) {
         return Ok(Admission::Full);
     }
     let pid = std::process::id() as i32;
-    let CrashOwner { uid, is_contained } = who;
+    let CrashOwner { uid, is_contained } = owner;
     let start_time = Proc::open(pid)?.start_time()?;
     busy.push(Busy { pid, start_time, uid, is_contained, crashed });
     FILE.replace(dir, &busy)?;

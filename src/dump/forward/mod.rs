@@ -1,35 +1,78 @@
 //! Crashes of processes that belong to no registered container: the handler that was there before
 //! gets them, as if we were not here.
 
+mod admission;
+mod socket_to_pipe;
+
+use crate::config::Config;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::crash::transport::Transport;
-use crate::dump::forward_admission::{self, Admission, CrashOwner, Crashed, Places};
 use crate::dump::policy::plan;
-use crate::dump::policy::slots::{Pool, SlotAnswer, SlotRequest};
-use crate::dump::socket_to_pipe::Feed;
+use crate::dump::slots::{Pool, SlotAnswer, SlotRequest};
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
 use crate::registry::Registry;
+use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::{descriptor, pidfd, process};
 use crate::sysctl::{self, Saved};
+use admission::{Admission, Crashed, Places};
 use anyhow::{Context, Result, bail};
+use socket_to_pipe::Feed;
+
+pub(super) use admission::CrashOwner;
 
 /// Whose process crashed, and what holds for it.
-pub(super) struct Whose<'a> {
+struct Whose<'a> {
     /// The user, and whether it is the host's own.
-    pub who: CrashOwner,
+    owner: CrashOwner,
     /// Where slots are.
-    pub registry: Option<&'a Registry>,
+    registry: Option<&'a Registry>,
     /// The configuration's.
-    pub limits: &'a Limits,
+    limits: &'a Limits,
 }
 
-/// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and
+/// Hands the crash on to whoever had the pattern before. `owner`: whose process it was.
+pub(super) fn hand_on(
+    crash: Crash,
+    owner: CrashOwner,
+    registry: Option<Registry>,
+    config: &Config,
+) {
+    let whose = Whose { owner, registry: registry.as_ref(), limits: &config.limits };
+    let known = |store: &Store| {
+        if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
+            sparingly(registry.as_ref(), "earlier", || {
+                log::warn!(
+                    "what kernel.core_pattern was before is not known: crashes of the host's go to \
+                     the distribution's handler, or to a file; `oci-coredump uninstall` and \
+                     `install` mend it"
+                )
+            });
+        }
+        Saved::load_or_default(store)
+    };
+    // The store's disk may not answer: the host's own crashes do not wait for it.
+    let saved = Saved::of_run().unwrap_or_else(|| match Store::open(config) {
+        Ok(store) => known(&store),
+        Err(e) => {
+            sparingly(registry.as_ref(), "store", || log::error!("{e:#}, going on without it"));
+            Saved::unknown()
+        }
+    });
+    let done = forward(crash, saved, &whose);
+    if let Err(e) = done {
+        sparingly(registry.as_ref(), "failed", || {
+            log::error!("a crash of the host's: {e:#} (further ones are not told of for a minute)")
+        });
+    }
+}
+
+/// A pipe program replaces this process, with the core untouched on stdin and
 /// the pidfd as descriptor 3, so this returns only where the handler is a file, nothing, or fails.
-pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
+fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
     match saved.handler() {
         Handler::Nothing => Ok(()),
         Handler::Socket => bail!(
@@ -49,7 +92,7 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             let entered = whose
                 .registry
                 .context("there is no run directory")
-                .and_then(|r| forward_admission::admit(r, most, whose.who, crashed, is_still));
+                .and_then(|r| admission::admit(r, most, whose.owner, crashed, is_still));
             match entered {
                 Ok(Admission::Granted) => {}
                 Ok(Admission::Full) => {
@@ -134,8 +177,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let asked = whose.registry.context("there is no run directory").and_then(|registry| {
         let request = SlotRequest {
             registry,
-            account: &whose.who.account(),
-            pool: Pool::Others { is_contained: whose.who.is_contained },
+            account: &whose.owner.account(),
+            pool: Pool::Others { is_contained: whose.owner.is_contained },
             limits: &limits,
             first: crash.said.host_pid as u64,
             is_still: &|| facts.is_still(crash),

@@ -1,9 +1,9 @@
 //! A slot that was taken, and what is remembered of its account between crashes: tokens, cores, and
 //! the dumps on their way.
 
-use super::quota::{self, AccountState, KeptCore, MOST, Running};
 use crate::bytes::Bytes;
 use crate::cause::Cause;
+use crate::dump::policy::quota::{self, AccountState, KeptCore, MOST, Running};
 use crate::limits::Limits;
 use crate::sys::file::{self, FileIdentity, JsonFile};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel};
