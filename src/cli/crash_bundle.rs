@@ -17,7 +17,7 @@ use super::sink::BundleSink;
 use super::subject::Opened;
 use super::unpack;
 use crate::corefile::Match;
-use crate::corefile::reader::{self, Reading};
+use crate::corefile::reader::{self, CoreReading};
 use crate::record::Record;
 use crate::sys::text;
 use anyhow::{Context, Result};
@@ -49,7 +49,7 @@ impl CrashBundle {
             links: BTreeMap::new(),
             lacking: Vec::new(),
         };
-        let Reading { overview, files, matches, sonames, .. } = reading;
+        let CoreReading { overview, files, matches, sonames, .. } = reading;
         for (i, ((module, opened), verdict)) in
             overview.modules.iter().zip(files).zip(matches).enumerate()
         {

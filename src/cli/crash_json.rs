@@ -1,7 +1,7 @@
 //! A crash as JSON, for `list` and `info`: one object on one line. docs/crash.schema.json is made
 //! from these types.
 
-use super::locate::State;
+use super::locate::CoreStatus;
 use super::overwriter::Overwriter;
 use crate::corefile::{GoroutineStack, Overview, ThreadStack};
 use crate::record::{Record, Schema};
@@ -25,7 +25,7 @@ pub(super) struct CrashJson<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub record: Option<&'a Record>,
     /// The state of the core's file.
-    pub corefile: Option<State>,
+    pub corefile: Option<CoreStatus>,
     /// The crash whose core has this one's name, where the core was overwritten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overwritten_by: Option<&'a Overwriter>,
@@ -50,7 +50,7 @@ pub(super) struct CrashJson<'a> {
 
 impl<'a> CrashJson<'a> {
     /// A crash with a record.
-    pub(super) fn of(record: &'a Record, state: State, by: Option<&'a Overwriter>) -> Self {
+    pub(super) fn of(record: &'a Record, state: CoreStatus, by: Option<&'a Overwriter>) -> Self {
         CrashJson {
             id: Some(Records::id_of(record)),
             record: Some(record),

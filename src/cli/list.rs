@@ -3,7 +3,7 @@
 use super::clock;
 use super::crash_json::CrashJson;
 use super::group;
-use super::locate::{self, Seen, State};
+use super::locate::{self, CoreStatus, Seen};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::query::{self, Query};
@@ -258,16 +258,18 @@ fn counted(word: &str, record: &Record) -> String {
 }
 
 /// The style of a state on a terminal.
-pub(super) fn colour(state: State) -> Style {
+pub(super) fn colour(state: CoreStatus) -> Style {
     let colour = match state {
-        State::Present => AnsiColor::Green,
-        State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
-            AnsiColor::Yellow
-        }
-        State::Missing | State::Overwritten | State::WithContainer | State::WithPod => {
-            AnsiColor::Red
-        }
-        State::None => return Style::new().dimmed(),
+        CoreStatus::Present => AnsiColor::Green,
+        CoreStatus::Truncated
+        | CoreStatus::Inaccessible
+        | CoreStatus::Unreachable
+        | CoreStatus::Leased => AnsiColor::Yellow,
+        CoreStatus::Missing
+        | CoreStatus::Overwritten
+        | CoreStatus::WithContainer
+        | CoreStatus::WithPod => AnsiColor::Red,
+        CoreStatus::None => return Style::new().dimmed(),
     };
     colour.on_default()
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) enum State {
+pub(super) enum CoreStatus {
     /// The core is complete.
     Present,
     /// The core is there but incomplete.
@@ -47,26 +47,26 @@ pub(super) enum State {
     None,
 }
 
-impl State {
+impl CoreStatus {
     /// The word in the column.
     pub(super) fn word(self) -> &'static str {
         match self {
-            State::Present => "present",
-            State::Truncated => "truncated",
-            State::Missing => "missing",
-            State::Overwritten => "overwritten",
-            State::Inaccessible => "inaccessible",
-            State::Unreachable => "unreachable",
-            State::Leased => "leased",
-            State::WithContainer => "removed with its container",
-            State::WithPod => "removed with its pod",
-            State::None => "none",
+            CoreStatus::Present => "present",
+            CoreStatus::Truncated => "truncated",
+            CoreStatus::Missing => "missing",
+            CoreStatus::Overwritten => "overwritten",
+            CoreStatus::Inaccessible => "inaccessible",
+            CoreStatus::Unreachable => "unreachable",
+            CoreStatus::Leased => "leased",
+            CoreStatus::WithContainer => "removed with its container",
+            CoreStatus::WithPod => "removed with its pod",
+            CoreStatus::None => "none",
         }
     }
 }
 
-impl From<(State, Option<&Overwriter>)> for State {
-    fn from((state, _): (State, Option<&Overwriter>)) -> Self {
+impl From<(CoreStatus, Option<&Overwriter>)> for CoreStatus {
+    fn from((state, _): (CoreStatus, Option<&Overwriter>)) -> Self {
         state
     }
 }
@@ -74,7 +74,7 @@ impl From<(State, Option<&Overwriter>)> for State {
 /// What is known of a core without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
-    pub state: State,
+    pub state: CoreStatus,
     /// Its size now in bytes, if it can be opened.
     pub size: Option<u64>,
     /// The file that has its name, if that is another one, or the record does not say which it is.
@@ -82,7 +82,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    const UNREACHABLE: Self = Seen { state: State::Unreachable, size: None, stranger: None };
+    const UNREACHABLE: Self = Seen { state: CoreStatus::Unreachable, size: None, stranger: None };
 
     /// As the child writes it: a line of JSON, in one piece, which a pipe does not divide.
     fn line(self) -> anyhow::Result<Vec<u8>> {
@@ -143,7 +143,7 @@ fn look_at(record: &Record, registry: Option<&Registry>) -> Seen {
     let core = core(record, registry);
     let state = state(record, &core);
     let found = match &core {
-        Err(State::Overwritten) => named(record, registry).ok(),
+        Err(CoreStatus::Overwritten) => named(record, registry).ok(),
         Ok(core) if record.identity.is_none() => core.try_clone().ok(),
         _ => None,
     };
@@ -157,7 +157,7 @@ fn volume(record: &Record) -> &str {
 }
 
 /// A core, or why it cannot be opened.
-pub(super) type Found<'o> = Result<File, (State, Option<&'o Overwriter>)>;
+pub(super) type LocatedCore<'o> = Result<File, (CoreStatus, Option<&'o Overwriter>)>;
 
 /// Opens the core of a record, if its file system answers.
 ///
@@ -167,14 +167,16 @@ pub(super) fn open<'o>(
     record: &Record,
     registry: Option<&Registry>,
     overwriters: &'o Overwriters<'_>,
-) -> Found<'o> {
+) -> LocatedCore<'o> {
     match look(std::slice::from_ref(record), registry).as_deref() {
-        Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err((State::Unreachable, None)),
+        Ok([Seen { state: CoreStatus::Unreachable, .. }]) | Err(_) => {
+            Err((CoreStatus::Unreachable, None))
+        }
         Ok([seen, ..]) => match judge(record, *seen, overwriters) {
-            (Seen { state: State::Overwritten, .. }, by) => Err((State::Overwritten, by)),
+            (Seen { state: CoreStatus::Overwritten, .. }, by) => Err((CoreStatus::Overwritten, by)),
             _ => core(record, registry).map_err(|state| (state, None)),
         },
-        Ok([]) => Err((State::Missing, None)),
+        Ok([]) => Err((CoreStatus::Missing, None)),
     }
 }
 
@@ -187,43 +189,43 @@ pub(super) fn judge<'o>(
 ) -> (Seen, Option<&'o Overwriter>) {
     let by = seen.stranger.and_then(|file| overwriters.of(record, &file).unwrap_or_default());
     match by {
-        Some(_) => (Seen { state: State::Overwritten, size: None, ..seen }, by),
+        Some(_) => (Seen { state: CoreStatus::Overwritten, size: None, ..seen }, by),
         None => (seen, None),
     }
 }
 
 /// Opens the core of a record, or returns why not. A file of that name is the core only if it is
 /// the very file that was written. Old records have no identity to compare.
-fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+fn core(record: &Record, registry: Option<&Registry>) -> Result<File, CoreStatus> {
     let file = named(record, registry).map_err(|state| match state {
-        State::Missing => gone_with(record, registry),
+        CoreStatus::Missing => gone_with(record, registry),
         other => other,
     })?;
     match (&record.identity, file::identity(&file)) {
-        (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(State::Overwritten),
-        (Some(_), Err(_)) => Err(State::Inaccessible),
+        (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(CoreStatus::Overwritten),
+        (Some(_), Err(_)) => Err(CoreStatus::Inaccessible),
         // A path that a user claims could be any file of the host.
-        (None, _) if record.user.is_some() => Err(State::Inaccessible),
+        (None, _) if record.user.is_some() => Err(CoreStatus::Inaccessible),
         _ => Ok(file),
     }
 }
 
 /// What a core that is not found has gone with, if it did not outlive that.
-fn gone_with(record: &Record, registry: Option<&Registry>) -> State {
+fn gone_with(record: &Record, registry: Option<&Registry>) -> CoreStatus {
     // The kubelet removes a volume's directory with the pod.
     let is_there = || record.host_dir.as_ref().is_some_and(|dir| Path::new(dir).exists());
     match record.location.goes_with() {
         Some(Owner::Container) if container_root(record, registry).is_none() => {
-            State::WithContainer
+            CoreStatus::WithContainer
         }
-        Some(Owner::Pod) if !is_there() => State::WithPod,
-        _ => State::Missing,
+        Some(Owner::Pod) if !is_there() => CoreStatus::WithPod,
+        _ => CoreStatus::Missing,
     }
 }
 
-fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+fn named(record: &Record, registry: Option<&Registry>) -> Result<File, CoreStatus> {
     if record.outcome == Outcome::None {
-        return Err(State::None);
+        return Err(CoreStatus::None);
     }
     let file = match (record.host_bytes(), record.core_bytes()) {
         (Some(path), _) => {
@@ -231,15 +233,15 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
             resolve::open_file_on_host(Path::new(proc::os(&path)), volume)
         }
         (None, Some(path)) => {
-            let root = container_root(record, registry).ok_or(State::Missing)?;
+            let root = container_root(record, registry).ok_or(CoreStatus::Missing)?;
             resolve::open_file_below(root, proc::os(&path), Below::InRoot)
         }
-        (None, None) => return Err(State::Missing),
+        (None, None) => return Err(CoreStatus::Missing),
     };
     file.map_err(|e| match e {
-        Errno::ACCESS | Errno::PERM => State::Inaccessible,
-        Errno::WOULDBLOCK => State::Leased,
-        _ => State::Missing,
+        Errno::ACCESS | Errno::PERM => CoreStatus::Inaccessible,
+        Errno::WOULDBLOCK => CoreStatus::Leased,
+        _ => CoreStatus::Missing,
     })
 }
 
@@ -265,7 +267,10 @@ pub(super) fn size(core: &File) -> u64 {
 }
 
 /// The state of a record's core, given the result of opening it.
-pub(super) fn state<E: Into<State> + Clone>(record: &Record, core: &Result<File, E>) -> State {
+pub(super) fn state<E: Into<CoreStatus> + Clone>(
+    record: &Record,
+    core: &Result<File, E>,
+) -> CoreStatus {
     match core {
         Err(state) => state.clone().into(),
         Ok(core)
@@ -273,8 +278,8 @@ pub(super) fn state<E: Into<State> + Clone>(record: &Record, core: &Result<File,
                 || record.truncated
                 || record.size.is_some_and(|s| size(core) < s) =>
         {
-            State::Truncated
+            CoreStatus::Truncated
         }
-        Ok(_) => State::Present,
+        Ok(_) => CoreStatus::Present,
     }
 }

@@ -16,7 +16,7 @@ use super::subject::search_paths;
 use super::target_file::TargetFile;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
-use crate::corefile::reader::{self, Reading};
+use crate::corefile::reader::{self, CoreReading};
 use crate::corefile::{Frame, Module};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -119,7 +119,7 @@ fn escape(text: &str) -> String {
 
 fn page(
     found: info::CoreState<'_>,
-    reading: &Option<Result<Reading>>,
+    reading: &Option<Result<CoreReading>>,
     before: &[Record],
 ) -> String {
     let (record, state, sizes) = found;
@@ -156,7 +156,7 @@ fn page(
     out
 }
 
-fn core(out: &mut String, reading: &Reading) {
+fn core(out: &mut String, reading: &CoreReading) {
     let modules = &reading.overview.modules;
     out.push_str("<h2>Stacks</h2>\n");
     let groups = groups(&reading.threads);
@@ -278,7 +278,7 @@ fn timeline(out: &mut String, record: &Record, before: &[Record]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::locate::State;
+    use super::super::locate::CoreStatus;
     use super::*;
     use crate::corefile::{Overview, ThreadStack};
 
@@ -295,9 +295,10 @@ mod tests {
         let module = Module { path: bad.into(), build_id: Some(bad.into()), ..Module::default() };
         let overview =
             Overview { modules: vec![module], arguments: bad.into(), ..Overview::default() };
-        let reading = Reading { overview, threads, cut: Some(bad.into()), ..Reading::default() };
+        let reading =
+            CoreReading { overview, threads, cut: Some(bad.into()), ..CoreReading::default() };
         let text = page(
-            (&record, State::Present, None),
+            (&record, CoreStatus::Present, None),
             &Some(Ok(reading)),
             std::slice::from_ref(&record),
         );
@@ -324,16 +325,16 @@ mod tests {
         ] {
             assert_eq!(is_like(&other, &own), is, "{other:?}");
         }
-        let text = page((&own, State::None, None), &None, std::slice::from_ref(&own));
+        let text = page((&own, CoreStatus::None, None), &None, std::slice::from_ref(&own));
         assert!(text.contains("<h2>Crashes of this program with the same stack (1f)</h2>"));
     }
 
     #[test]
     fn without_a_core_it_says_why() {
         let record = Record { reason: Some("rate = 10/min".into()), ..Record::default() };
-        let text = page((&record, State::None, None), &None, &[]);
+        let text = page((&record, CoreStatus::None, None), &None, &[]);
         assert!(text.contains("rate = 10/min") && text.contains("There is no core to read."));
         let error = Some(Err(anyhow::anyhow!("<b>")));
-        assert!(page((&record, State::None, None), &error, &[]).contains("&lt;b&gt;"));
+        assert!(page((&record, CoreStatus::None, None), &error, &[]).contains("&lt;b&gt;"));
     }
 }

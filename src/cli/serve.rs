@@ -6,7 +6,7 @@ use crate::dump::server::{Ending, Server};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::child::{self, Ended};
-use crate::sys::signals::{self, Signals, Told};
+use crate::sys::signals::{self, SignalEvent, Signals};
 use crate::sys::{OwnedFd, descriptor, process, socket};
 use crate::sysctl::{self, SOCKET, SOCKET_PATTERN};
 use anyhow::{Context, Result, bail, ensure};
@@ -177,11 +177,11 @@ fn keep(listener: &UnixListener) -> Result<ExitCode> {
             }
             descriptor::wait_readable(&signals, Some(SHORT))?;
             while let Some(told) = signals.next() {
-                told_to_end |= told == Told::End;
+                told_to_end |= told == SignalEvent::End;
                 match told {
-                    Told::Child => {}
-                    Told::End => server.tell_to_end()?,
-                    Told::Again => server.tell_again()?,
+                    SignalEvent::Child => {}
+                    SignalEvent::End => server.tell_to_end()?,
+                    SignalEvent::Again => server.tell_again()?,
                 }
             }
         };

@@ -4,7 +4,7 @@ use super::call::Call;
 use super::output;
 use super::table::{self, left};
 use crate::corefile::files::FileOrigin;
-use crate::corefile::reader::Reading;
+use crate::corefile::reader::CoreReading;
 use crate::corefile::{Frame, GoroutineStack, Match, Module, ThreadStack};
 use crate::report::one_line;
 use anstyle::{AnsiColor, Style};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 /// Prints all stacks of a core.
-pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
+pub(super) fn print(out: &mut impl Write, reading: &CoreReading) -> Result<()> {
     let modules = &reading.overview.modules;
     for group in groups(&reading.threads) {
         let ids: Vec<String> = group.iter().map(|t| t.tid.to_string()).collect();
@@ -72,7 +72,7 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
 }
 
 /// Prints the goroutines that do not run, those with equal stacks together.
-fn goroutines(out: &mut impl Write, reading: &Reading) -> Result<()> {
+fn goroutines(out: &mut impl Write, reading: &CoreReading) -> Result<()> {
     let mut groups: Vec<Vec<&GoroutineStack>> = Vec::new();
     for g in &reading.goroutines {
         let is_like = |other: &GoroutineStack| {
@@ -178,7 +178,7 @@ fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
+fn list_modules(out: &mut impl Write, reading: &CoreReading) -> Result<()> {
     let seen: BTreeSet<usize> = reading
         .threads
         .iter()

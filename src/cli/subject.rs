@@ -2,7 +2,7 @@
 //! named, and where the files of its modules are searched.
 
 use super::debuginfod::Debuginfod;
-use super::locate::{self, State};
+use super::locate::{self, CoreStatus};
 use super::overwriter::{self, Overwriters};
 use super::query::Query;
 use super::selection::{Chosen, no_match};
@@ -89,16 +89,16 @@ pub(super) fn open(
     let overwriters = Overwriters::new(chosen);
     let core = match locate::open(record, registry.as_ref(), &overwriters) {
         Ok(core) => core,
-        Err((State::Overwritten, by)) => bail!(
+        Err((CoreStatus::Overwritten, by)) => bail!(
             "the core of process {} is {}",
             record.pid,
             overwriter::describe(by, str::to_owned)
         ),
-        Err((State::Unreachable, _)) => bail!(
+        Err((CoreStatus::Unreachable, _)) => bail!(
             "the core of process {} is unreachable: the file system that it is on does not answer",
             record.pid
         ),
-        Err((State::Leased, _)) => bail!(
+        Err((CoreStatus::Leased, _)) => bail!(
             "the core of process {} has a lease (fcntl(2), F_SETLEASE) that a process in the \
              container holds: try again after fs.lease-break-time seconds",
             record.pid

@@ -59,7 +59,7 @@ pub(super) struct ProbeArgs {
     /// The scratch directory on the host.
     scratch: PathBuf,
     /// What it does besides reporting.
-    actions: Vec<crate::runtime_check::Action>,
+    actions: Vec<crate::runtime_check::ProbeAction>,
 }
 
 /// Runs as that hook or program.

@@ -6,7 +6,7 @@
 use super::binary::Binary;
 use super::modules::LoadedModule;
 use super::notes::Registers;
-use super::process_memory::ProcessMemory;
+use super::process_memory::DumpedMemory;
 
 /// Most goroutines that are looked at, and most that are shown.
 const LOOKED_AT: u64 = 1 << 20;
@@ -74,14 +74,14 @@ const STATES: [(u32, &str); 5] =
 
 /// A program's memory and the addresses of its sections.
 struct Program<'p> {
-    process: ProcessMemory<'p>,
+    process: DumpedMemory<'p>,
     binary: &'p Binary<'p>,
     bias: u64,
 }
 
 /// The goroutines of a Go program of a known version; `None` for others.
 pub(super) fn of<'b>(
-    process: ProcessMemory<'b>,
+    process: DumpedMemory<'b>,
     modules: &[LoadedModule],
     binaries: &'b [Binary<'b>],
 ) -> Option<Goroutines> {

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 /// Most mapped files of which a small core has the page with the ELF header.
 pub(super) const MOST_HEADS: usize = 1024;
 
-pub(crate) struct Image<'s> {
+pub(crate) struct CoreImage<'s> {
     /// Its architecture.
     pub machine: Machine,
     /// Segments, sorted by address.
@@ -22,7 +22,7 @@ pub(crate) struct Image<'s> {
     size: u64,
 }
 
-impl<'s> Image<'s> {
+impl<'s> CoreImage<'s> {
     /// Parses a core.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl<'s> Image<'s> {
             notes.add(machine, bytes)?;
         }
         ensure!(!notes.threads.is_empty(), "it ends before its first thread: no NT_PRSTATUS");
-        Ok(Image { machine, segments, notes, memory, size: source.size() })
+        Ok(CoreImage { machine, segments, notes, memory, size: source.size() })
     }
 
     /// Bytes that the segments announce but the file does not have.

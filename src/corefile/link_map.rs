@@ -3,7 +3,7 @@
 //! linker keeps for debuggers (`struct r_debug` and `struct link_map` of `<link.h>`). Such a core
 //! has no code, nor ELF headers: only memory that could be written to.
 
-use super::image::Image;
+use super::image::CoreImage;
 use super::results::Module;
 use crate::sys::proc::printable;
 
@@ -24,7 +24,7 @@ const PAGE: u64 = 4096;
 const MAX: usize = 4096;
 
 /// Finds the executable and its libraries.
-pub(super) fn modules(image: &Image<'_>) -> Vec<Module> {
+pub(super) fn modules(image: &CoreImage<'_>) -> Vec<Module> {
     let auxv = |kind: u64| image.notes.auxv.get(&kind).copied();
     let Some(headers) = auxv(PROGRAM_HEADERS) else { return Vec::new() };
     let path = auxv(PATH).map(|at| text(image, at)).unwrap_or_default();
@@ -48,13 +48,13 @@ pub(super) fn modules(image: &Image<'_>) -> Vec<Module> {
 }
 
 /// Where the segments that follow one another without a gap end.
-fn end_of_run(image: &Image<'_>, start: u64) -> u64 {
+fn end_of_run(image: &CoreImage<'_>, start: u64) -> u64 {
     let segments = image.segments.iter().filter(|s| s.end() > start);
     segments.fold(start, |end, s| if s.start() <= end { end.max(s.end()) } else { end })
 }
 
 /// The start of each library with its path.
-fn libraries(image: &Image<'_>, linker: u64) -> Vec<(u64, String)> {
+fn libraries(image: &CoreImage<'_>, linker: u64) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     let mut next = first_link(image, linker);
     while let Some(at) = next.filter(|at| *at != 0 && found.len() < MAX) {
@@ -72,7 +72,7 @@ fn libraries(image: &Image<'_>, linker: u64) -> Vec<(u64, String)> {
 
 /// The first `struct link_map`. The dynamic section points to `struct r_debug`; where that section
 /// is only the program headers say, which are not in the core: it is recognised by its contents.
-pub(super) fn first_link(image: &Image<'_>, linker: u64) -> Option<u64> {
+pub(super) fn first_link(image: &CoreImage<'_>, linker: u64) -> Option<u64> {
     let mut left = SEARCHED;
     for segment in image.segments.iter().filter(|s| s.dumped.size > 0) {
         let bytes = image.memory.up_to(segment.start(), SEARCHED_EACH.min(left));
@@ -93,7 +93,7 @@ pub(super) fn first_link(image: &Image<'_>, linker: u64) -> Option<u64> {
     None
 }
 
-fn text(image: &Image<'_>, at: u64) -> String {
+fn text(image: &CoreImage<'_>, at: u64) -> String {
     let bytes = image.memory.up_to(at, LONGEST);
     printable(bytes.split(|b| *b == 0).next().unwrap_or_default())
 }

@@ -61,8 +61,8 @@ pub(crate) use variables::VariableOptions;
 
 use crate::elf::Source;
 use anyhow::Result;
-use image::Image;
-use process_memory::ProcessMemory;
+use image::CoreImage;
+use process_memory::DumpedMemory;
 use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
@@ -70,7 +70,7 @@ use std::collections::BTreeSet;
 /// # Errors
 /// The file is not a core that can be read, with the reason.
 pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
-    let image = Image::parse(source)?;
+    let image = CoreImage::parse(source)?;
     let modules = modules::of(&image);
     Ok(Overview {
         machine: image.machine.to_string(),
@@ -98,7 +98,7 @@ pub(crate) fn stacks(
     options: Option<&VariableOptions>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
-    let image = Image::parse(source)?;
+    let image = CoreImage::parse(source)?;
     let mut modules = modules::of(&image);
     let none = ModuleFiles::default();
     for (module, files) in modules.iter_mut().zip(files) {
@@ -129,7 +129,7 @@ pub(crate) fn stacks(
         send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
     }
     // The stacks are complete whatever comes of this.
-    let process = ProcessMemory::new(&image.memory, &modules, &binaries);
+    let process = DumpedMemory::new(&image.memory, &modules, &binaries);
     if let Some(all) = goroutines::of(process, &modules, &binaries) {
         for g in all.shown {
             let unwound = unwinder.unwind_goroutine(g.registers);
@@ -187,7 +187,7 @@ pub(crate) fn read_variables(bytes: &[u8]) {
     let memory = memory::Memory::new(&core, vec![load]);
     let binaries = [binary::open(&modules[0], &ModuleFiles::all(bytes), &memory)];
     let names = names::ModuleNames::new(&modules, &binaries);
-    let process = ProcessMemory::new(&memory, &modules, &binaries);
+    let process = DumpedMemory::new(&memory, &modules, &binaries);
     let options = VariableOptions { frames: 4, contents: true, hide: vec!["p*".into()] };
     let symbols = elf.symbols().map(|s| s.address()).filter(|a| *a > 0).take(8);
     for address in symbols.chain([elf.entry()]).flat_map(|a| [a, a.wrapping_add(24)]) {

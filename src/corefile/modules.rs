@@ -1,7 +1,7 @@
 //! The mapped files with code, with their addresses and build-ids. The first page of each ELF file
 //! is in the core (coredump_filter bit 4).
 
-use super::image::{Image, MOST_HEADS};
+use super::image::{CoreImage, MOST_HEADS};
 use super::link_map;
 use super::package::Package;
 use super::results::Module;
@@ -37,7 +37,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX: usize = 4096;
 
 /// Finds the modules of a core, the executable first, then by address.
-pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
+pub(super) fn of(image: &CoreImage<'_>) -> Vec<LoadedModule> {
     let mut groups: Vec<(Module, Vec<u8>)> = Vec::new();
     for file in &image.notes.files {
         match groups.last_mut() {
@@ -89,7 +89,7 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
 /// not dump, such as code. gdb's generate-core-file says nothing of what it does not dump, but it
 /// dumps where ELF files begin. Small cores say what the core said that they are made of.
 struct Announced<'i, 's> {
-    image: &'i Image<'s>,
+    image: &'i CoreImage<'s>,
     /// Whether every mapping is announced.
     is_all: bool,
     /// Whether each ELF file's beginning is there.
@@ -97,7 +97,7 @@ struct Announced<'i, 's> {
 }
 
 impl<'i, 's> Announced<'i, 's> {
-    fn of<'m>(image: &'i Image<'s>, files: impl ExactSizeIterator<Item = &'m Module>) -> Self {
+    fn of<'m>(image: &'i CoreImage<'s>, files: impl ExactSizeIterator<Item = &'m Module>) -> Self {
         let is_all = image.segments.iter().any(|s| s.size > s.dumped.size);
         let is_few = files.len() <= MOST_HEADS;
         let mut announced = Announced { image, is_all, has_starts: false };
@@ -130,7 +130,7 @@ impl<'i, 's> Announced<'i, 's> {
 
 /// Bias and build-id, from the ELF header in memory. Without that, the file is assumed to be linked
 /// at 0, as every shared object is.
-fn read_head(image: &Image<'_>, module: Module) -> LoadedModule {
+fn read_head(image: &CoreImage<'_>, module: Module) -> LoadedModule {
     let head = image.memory.up_to(module.start, MAX_HEAD);
     let mut found = LoadedModule { bias: module.start, module, ..LoadedModule::default() };
     let Ok(header) = FileHeader64::<LE>::parse(&head[..]) else { return found };

@@ -10,20 +10,20 @@ const PAGE: u64 = 4096;
 
 /// The memory of the process, by address.
 #[derive(Clone, Copy)]
-pub(super) struct ProcessMemory<'p> {
+pub(super) struct DumpedMemory<'p> {
     memory: &'p Memory<'p>,
     modules: &'p [LoadedModule],
     binaries: &'p [Binary<'p>],
 }
 
-impl<'p> ProcessMemory<'p> {
+impl<'p> DumpedMemory<'p> {
     /// Of a core, its modules and their files.
     pub(super) fn new(
         memory: &'p Memory<'p>,
         modules: &'p [LoadedModule],
         binaries: &'p [Binary<'p>],
     ) -> Self {
-        ProcessMemory { memory, modules, binaries }
+        DumpedMemory { memory, modules, binaries }
     }
 
     fn module(&self, address: u64) -> Option<(&'p Binary<'p>, u64)> {

@@ -33,7 +33,7 @@ const FULL: SandboxBounds = SandboxBounds {
 
 /// Everything that was read.
 #[derive(Debug, Default)]
-pub(crate) struct Reading {
+pub(crate) struct CoreReading {
     /// What the core alone says.
     pub overview: Overview,
     /// The files of each module.
@@ -104,10 +104,10 @@ pub(crate) fn read(
     core: &File,
     paths: &SearchPaths,
     options: Option<&VariableOptions>,
-) -> Result<Reading> {
+) -> Result<CoreReading> {
     let overview = read_overview(core)?;
     let files = overview.modules.iter().map(|m| paths.open(m)).collect();
-    let mut reading = Reading { overview, files, ..Reading::default() };
+    let mut reading = CoreReading { overview, files, ..CoreReading::default() };
     let mut asked = BTreeSet::new();
     // What only servers have is not asked for where there are none.
     let everywhere = 0..reading.overview.modules.len();
@@ -145,7 +145,7 @@ pub(crate) fn read(
 /// Reads with the files that there are so far, and returns which others are wanted.
 fn read_once(
     core: &File,
-    reading: &mut Reading,
+    reading: &mut CoreReading,
     (asked, options): (&BTreeSet<NeededFile>, Option<&VariableOptions>),
     time: Duration,
 ) -> Result<Vec<NeededFile>> {

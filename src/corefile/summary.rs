@@ -2,7 +2,7 @@
 //! recognised.
 
 use super::binary::{self, ModuleFiles};
-use super::image::Image;
+use super::image::CoreImage;
 use super::modules;
 use super::names::ModuleNames;
 use super::results::{Frame, TRAMPOLINE};
@@ -37,7 +37,7 @@ pub(crate) struct Summary {
 /// # Errors
 /// The file is not a core that can be read.
 pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<Summary> {
-    let image = Image::parse(source)?;
+    let image = CoreImage::parse(source)?;
     let modules = modules::of(&image);
     let none = ModuleFiles::default();
     let binaries: Vec<_> = modules

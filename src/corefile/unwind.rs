@@ -2,7 +2,7 @@
 //! jumps to addresses without code, and the end of the stack.
 
 use super::binary::Binary;
-use super::image::Image;
+use super::image::CoreImage;
 use super::modules::LoadedModule;
 use super::names::RawFrame;
 use super::notes::{Registers, Thread};
@@ -30,7 +30,7 @@ enum Unwinders<'b> {
 
 /// Unwinds the stacks of one core.
 pub(super) struct StackUnwinder<'b> {
-    image: &'b Image<'b>,
+    image: &'b CoreImage<'b>,
     modules: &'b [LoadedModule],
     binaries: &'b [Binary<'b>],
     unwinders: Unwinders<'b>,
@@ -39,7 +39,7 @@ pub(super) struct StackUnwinder<'b> {
 impl<'b> StackUnwinder<'b> {
     /// Loads the unwind tables of all modules whose file is known.
     pub(super) fn new(
-        image: &'b Image<'b>,
+        image: &'b CoreImage<'b>,
         modules: &'b [LoadedModule],
         binaries: &'b [Binary<'b>],
     ) -> Self {

@@ -12,7 +12,7 @@ use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::slots::Slot;
 use super::writer::older_cores::Stored;
-use super::writer::parent::{self, Event, Waiting, Written};
+use super::writer::parent::{self, EndingWriter, Event, Written};
 use super::writer::protocol::Finished;
 use crate::cause::Cause;
 use crate::record::{Outcome, Record};
@@ -45,7 +45,7 @@ pub(super) fn with_core(
     dump.save_and_release(core);
     let freed =
         if core.is_stuck { parent::interrupt_kernel_dump(case.crash, case.facts) } else { Ok(()) };
-    let ended = waiting.map_or(Ok(None), Waiting::end);
+    let ended = waiting.map_or(Ok(None), EndingWriter::end);
     dump.count_crash();
     freed.and(ended)?;
     if !core.is_stuck {
@@ -159,7 +159,7 @@ impl<'c, 's> CoreDump<'c, 's> {
     }
 
     /// Has the core written. Returns what became of it, and the writer if it has not ended.
-    fn write(&mut self) -> (Written, Option<Waiting>) {
+    fn write(&mut self) -> (Written, Option<EndingWriter>) {
         let (case, file, slot) = (self.case, self.file.clone(), self.slot);
         let (store, older) = (self.place.store.as_ref(), self.older);
         let mut gone = older.gone.clone();

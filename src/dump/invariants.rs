@@ -4,7 +4,7 @@ use crate::config::KeptMemory;
 use crate::dump::copy::lanes;
 use crate::dump::copy::pages::page_size;
 use crate::dump::copy::stop::{Bounds, Stop};
-use crate::dump::copy::target::{Capacity, Target};
+use crate::dump::copy::target::{Capacity, CopyTarget};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
 use crate::elf::starts_of_files;
@@ -66,7 +66,7 @@ pub(crate) fn stream(data: &[u8]) {
     let file = tempfile::tempfile().expect("a file");
     static MOVED: OnceLock<Counter> = OnceLock::new();
     let moved = *MOVED.get_or_init(|| Counter::shared().expect("a page"));
-    let target = Arc::new(Target::new(
+    let target = Arc::new(CopyTarget::new(
         OwnedFd::from(file.try_clone().expect("a descriptor")),
         moved,
         Capacity::default(),

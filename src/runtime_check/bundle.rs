@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const TIMEOUT: u64 = 10;
 
 /// A scratch directory with a bundle. Dropping it removes everything.
-pub(super) struct Bundle {
+pub(super) struct ProbeBundle {
     scratch: TempDir,
     program: PathBuf,
     /// Container ID, which no other container has.
@@ -22,7 +22,7 @@ pub(super) struct Bundle {
     pub config: Value,
 }
 
-impl Bundle {
+impl ProbeBundle {
     /// A container without hooks, with a read-only root and a program that reports what it observes
     /// and then waits to be killed.
     pub(super) fn new() -> Result<Self> {
@@ -37,7 +37,7 @@ impl Bundle {
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let new = Bundle { config: Value::Null, scratch, program, id };
+        let new = ProbeBundle { config: Value::Null, scratch, program, id };
         for directory in [
             "report",
             "volume",
@@ -61,7 +61,7 @@ impl Bundle {
         fs::write(new.path("volume/token"), &new.id)?;
         fs::write(new.path("view"), &new.id)?;
         let config = new.config();
-        Ok(Bundle { config, ..new })
+        Ok(ProbeBundle { config, ..new })
     }
 
     /// A path in the scratch directory.

@@ -1,9 +1,9 @@
 //! Runs one container through its lifecycle with a hook in every stage, and
 //! collects what they observe.
 
-use super::bundle::Bundle;
+use super::bundle::ProbeBundle;
 use super::probe::{Observation, observations, own_namespaces};
-use super::runtime::{Container, RuntimeOutput};
+use super::runtime::{ProbedContainer, RuntimeOutput};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ impl Lifecycle {
 /// The runtime cannot be executed, or makes no container. Any other call of the runtime that fails
 /// is no error here: it is noted in [`Lifecycle::trouble`].
 pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
-    let mut bundle = Bundle::new()?;
+    let mut bundle = ProbeBundle::new()?;
     let volume = bundle.path("volume");
     for (stage, name, actions) in [
         ("prestart", "prestart", vec![]),
@@ -82,7 +82,7 @@ pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
         own,
         ..Lifecycle::default()
     };
-    let (container, said) = Container::create(runtime, &bundle)?;
+    let (container, said) = ProbedContainer::create(runtime, &bundle)?;
     if observations(&bundle.report()).is_empty() && container.state()?.is_none() {
         ensure!(said.success, "there is no container: {}", said.text);
         bail!(

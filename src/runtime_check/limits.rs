@@ -1,10 +1,10 @@
 //! Checks whether a hook can set the container's limits.
 
-use super::bundle::Bundle;
+use super::bundle::ProbeBundle;
 use super::check::{HookCheck, check, hold};
 use super::lifecycle::{LIMIT, Lifecycle};
 use super::probe::core_of;
-use super::runtime::Container;
+use super::runtime::ProbedContainer;
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -38,11 +38,11 @@ fn found(core: Option<u64>) -> String {
 }
 
 fn poststart(runtime: &Path) -> Result<Result<String, String>> {
-    let mut bundle = Bundle::new()?;
+    let mut bundle = ProbeBundle::new()?;
     bundle.config["process"]["rlimits"] =
         json!([{ "type": "RLIMIT_CORE", "soft": LIMIT / 2, "hard": LIMIT }]);
     bundle.hook("poststart", "poststart", None, &[format!("limit:{LIMIT}")]);
-    let (container, said) = Container::create(runtime, &bundle)?;
+    let (container, said) = ProbedContainer::create(runtime, &bundle)?;
     if !said.success {
         return Ok(Err(said.text));
     }

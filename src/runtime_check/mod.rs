@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 pub(crate) use check::{CheckVerdict, HookCheck};
-pub(crate) use probe::{Action, probe};
+pub(crate) use probe::{ProbeAction, probe};
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
 /// Only for root of the host.

@@ -35,7 +35,7 @@ const LIFE: Duration = Duration::from_secs(60);
 
 /// An action of a hook besides observing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum ProbeAction {
     /// Mount this directory of the host at `VOLUME` in the container, which is made for it, and the
     /// file `view` beside it over `VIEW`.
     Mount(PathBuf),
@@ -47,16 +47,18 @@ pub(crate) enum Action {
     Hang,
 }
 
-impl FromStr for Action {
+impl FromStr for ProbeAction {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
         let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{word:?}: {e}"));
         match word.split_once(':').unwrap_or((word, "")) {
-            ("mount", path) => Ok(Action::Mount(path.into())),
-            ("limit", n) => Ok(Action::Limit(number(n)?)),
-            ("exit", n) => Ok(Action::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?)),
-            ("hang", "") => Ok(Action::Hang),
+            ("mount", path) => Ok(ProbeAction::Mount(path.into())),
+            ("limit", n) => Ok(ProbeAction::Limit(number(n)?)),
+            ("exit", n) => {
+                Ok(ProbeAction::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?))
+            }
+            ("hang", "") => Ok(ProbeAction::Hang),
             _ => Err(format!("{word:?}: expected mount:DIR, limit:N, exit:N or hang")),
         }
     }
@@ -108,7 +110,12 @@ pub(crate) struct ProbeInit {
 ///
 /// # Errors
 /// The report cannot be written.
-pub(crate) fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> Result<u8> {
+pub(crate) fn probe(
+    stage: &str,
+    report: &Path,
+    scratch: &Path,
+    actions: &[ProbeAction],
+) -> Result<u8> {
     let mut observation = look(stage, scratch);
     let pid = observation
         .state
@@ -119,13 +126,13 @@ pub(crate) fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Actio
     let mut code = 0;
     for action in actions {
         let done = match (action, pid) {
-            (Action::Mount(directory), Some(pid)) => mount_into(pid, directory, &observation),
-            (Action::Limit(soft), Some(pid)) => set_limit(pid, *soft),
-            (Action::Exit(status), _) => {
+            (ProbeAction::Mount(directory), Some(pid)) => mount_into(pid, directory, &observation),
+            (ProbeAction::Limit(soft), Some(pid)) => set_limit(pid, *soft),
+            (ProbeAction::Exit(status), _) => {
                 code = *status;
                 Ok(())
             }
-            (Action::Hang, _) => Ok(()),
+            (ProbeAction::Hang, _) => Ok(()),
             (_, None) => Err(anyhow::anyhow!("the state names no process for {action:?}")),
         };
         if let Err(e) = done {
@@ -141,7 +148,7 @@ pub(crate) fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Actio
     file.write_all(line.as_bytes()).with_context(|| format!("write {}", report.display()))?;
     drop(file);
     // For a bounded time: a runtime that forgets the process must not leave it behind.
-    if stage == "program" || actions.contains(&Action::Hang) {
+    if stage == "program" || actions.contains(&ProbeAction::Hang) {
         std::thread::sleep(LIFE);
     }
     Ok(code)
@@ -279,11 +286,11 @@ mod tests {
 
     #[test]
     fn actions() {
-        assert_eq!("limit:5".parse(), Ok(Action::Limit(5)));
-        assert_eq!("mount:/a:b".parse(), Ok(Action::Mount("/a:b".into())));
-        assert_eq!("exit:3".parse(), Ok(Action::Exit(3)));
+        assert_eq!("limit:5".parse(), Ok(ProbeAction::Limit(5)));
+        assert_eq!("mount:/a:b".parse(), Ok(ProbeAction::Mount("/a:b".into())));
+        assert_eq!("exit:3".parse(), Ok(ProbeAction::Exit(3)));
         for bad in ["", "limit:", "limit:x", "exit:300", "hang:1", "dance"] {
-            assert!(bad.parse::<Action>().is_err(), "{bad}");
+            assert!(bad.parse::<ProbeAction>().is_err(), "{bad}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Checks that a container does not start if a hook fails.
 
-use super::bundle::Bundle;
+use super::bundle::ProbeBundle;
 use super::check::{HookCheck, check};
 use super::probe::observations;
-use super::runtime::{Container, RuntimeOutput};
+use super::runtime::{ProbedContainer, RuntimeOutput};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,11 +43,11 @@ fn refusing(
     timeout: Option<u64>,
     judge: impl Fn(RuntimeOutput, Duration) -> Result<String, String>,
 ) -> Result<Result<String, String>> {
-    let mut bundle = Bundle::new()?;
+    let mut bundle = ProbeBundle::new()?;
     let actions: Vec<String> = actions.iter().map(|d| (*d).to_owned()).collect();
     bundle.hook("createRuntime", "createRuntime", timeout, &actions);
     let before = Instant::now();
-    let (container, said) = Container::create(runtime, &bundle)?;
+    let (container, said) = ProbedContainer::create(runtime, &bundle)?;
     let took = before.elapsed();
     let mut found = judge(said.clone(), took);
     // A runtime that ignores the failure may start the container all the same.

@@ -1,6 +1,6 @@
 //! Calls a runtime's command line as an engine does.
 
-use super::bundle::Bundle;
+use super::bundle::ProbeBundle;
 use super::probe::observations;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -25,13 +25,13 @@ pub(super) struct RuntimeOutput {
 
 /// The container of a bundle. Dropping it kills and deletes the container, whatever
 /// state the runtime reports.
-pub(super) struct Container<'a> {
+pub(super) struct ProbedContainer<'a> {
     runtime: &'a Path,
     /// The bundle that it was created from.
-    pub bundle: &'a Bundle,
+    pub bundle: &'a ProbeBundle,
 }
 
-impl Drop for Container<'_> {
+impl Drop for ProbedContainer<'_> {
     fn drop(&mut self) {
         if let Err(e) = self.call(&["delete", "--force", &self.bundle.id]) {
             log::warn!("cannot delete the container {}, ignoring: {e:#}", self.bundle.id);
@@ -39,11 +39,14 @@ impl Drop for Container<'_> {
     }
 }
 
-impl<'a> Container<'a> {
+impl<'a> ProbedContainer<'a> {
     /// Calls `create`. The container may exist or not.
-    pub(super) fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, RuntimeOutput)> {
+    pub(super) fn create(
+        runtime: &'a Path,
+        bundle: &'a ProbeBundle,
+    ) -> Result<(Self, RuntimeOutput)> {
         bundle.write()?;
-        let container = Container { runtime, bundle };
+        let container = ProbedContainer { runtime, bundle };
         let directory = bundle.path("bundle");
         let said =
             container.call(&["create", "--bundle", &directory.to_string_lossy(), &bundle.id])?;

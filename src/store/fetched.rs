@@ -36,7 +36,7 @@ pub(crate) struct FetchedFile {
 
 /// What is known of a file.
 #[derive(Debug)]
-pub(crate) enum Known {
+pub(crate) enum CacheState {
     /// It was fetched before.
     Here(File),
     /// No server had it a short time ago.
@@ -82,17 +82,17 @@ impl Fetched {
     }
 
     /// Whether the file was fetched, or asked for in vain.
-    pub(crate) fn find(&self, kind: FileKind, build_id: &str) -> Known {
+    pub(crate) fn find(&self, kind: FileKind, build_id: &str) -> CacheState {
         let name = name(kind, build_id);
         let opened = file::open_read(&self.0, name.as_ref());
         let own = opened.ok().filter(|f| f.metadata().is_ok_and(|meta| meta.is_file()));
         if let Some(file) = own {
             let _ = file::touch(&self.0, name.as_ref());
-            return Known::Here(file);
+            return CacheState::Here(file);
         }
         match file::stat_at(&self.0, (name + ABSENT_SUFFIX).as_ref()) {
-            Ok(stat) if file::age(stat.modified) < ABSENT => Known::Absent,
-            _ => Known::Unknown,
+            Ok(stat) if file::age(stat.modified) < ABSENT => CacheState::Absent,
+            _ => CacheState::Unknown,
         }
     }
 
@@ -195,18 +195,18 @@ mod tests {
         let path = dir.path().join("a/b");
         let cache = Fetched::open(&path).unwrap();
         let kind = FileKind::DebugInfo;
-        assert!(matches!(cache.find(kind, ID), Known::Unknown));
+        assert!(matches!(cache.find(kind, ID), CacheState::Unknown));
         cache.note_absent(kind, ID).unwrap();
-        assert!(matches!(cache.find(kind, ID), Known::Absent));
-        assert!(matches!(cache.find(FileKind::Executable, ID), Known::Unknown));
+        assert!(matches!(cache.find(kind, ID), CacheState::Absent));
+        assert!(matches!(cache.find(FileKind::Executable, ID), CacheState::Unknown));
         let absent = path.join(format!("{ID}.debuginfo.absent"));
         let long_ago = SystemTime::now() - 2 * ABSENT;
         File::open(&absent).unwrap().set_modified(long_ago).unwrap();
-        assert!(matches!(cache.find(kind, ID), Known::Unknown));
+        assert!(matches!(cache.find(kind, ID), CacheState::Unknown));
         drop(cache.create().unwrap());
         keep(&cache, ID, 10);
         assert!(
-            matches!(cache.find(kind, ID), Known::Here(f) if f.metadata().unwrap().len() == 10)
+            matches!(cache.find(kind, ID), CacheState::Here(f) if f.metadata().unwrap().len() == 10)
         );
         let names: Vec<_> = cache.all().unwrap().into_iter().map(|file| file.name).collect();
         assert_eq!(names, [format!("{ID}.debuginfo")]);

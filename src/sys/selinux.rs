@@ -30,14 +30,14 @@ pub(crate) fn is_on() -> bool {
 
 /// A process in SELinux's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Subject {
+pub(crate) struct SelinuxSubject {
     /// Its security context, as /proc/PID/attr/current has it.
     context: Vec<u8>,
     /// The label that it has set for all files that it makes (setfscreatecon(3)).
     chosen: Option<Vec<u8>>,
 }
 
-impl Subject {
+impl SelinuxSubject {
     /// Reads the context of a task. `None` if SELinux is off.
     ///
     /// # References
@@ -46,7 +46,7 @@ impl Subject {
         is_on().then(|| {
             let context = context_of(task.read("attr/current")?)
                 .context("/proc/PID/attr/current is empty")?;
-            Ok(Subject { context, chosen: context_of(task.read("attr/fscreate")?) })
+            Ok(SelinuxSubject { context, chosen: context_of(task.read("attr/fscreate")?) })
         })
     }
 }
@@ -122,7 +122,7 @@ impl Policy {
     /// security/selinux/hooks.c: what the kernel checks, and in which order it decides.
     pub(crate) fn ask(
         &self,
-        subject: &Subject,
+        subject: &SelinuxSubject,
         dir: impl AsFd,
         name: &OsStr,
     ) -> Result<AccessVector> {
@@ -190,7 +190,7 @@ impl Policy {
     /// security_compute_av_flags(3).
     fn denied(
         &self,
-        subject: &Subject,
+        subject: &SelinuxSubject,
         target: &[u8],
         class: &str,
         rights: &[&str],

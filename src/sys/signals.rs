@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// What the process is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum SignalEvent {
     /// A child has ended: SIGCHLD. One may stand for several.
     Child,
     /// To end: SIGTERM or SIGINT.
@@ -38,12 +38,12 @@ impl Signals {
     }
 
     /// The next one that has come.
-    pub(crate) fn next(&mut self) -> Option<Told> {
+    pub(crate) fn next(&mut self) -> Option<SignalEvent> {
         let info = self.0.read_signal().ok()??;
         match Signal::try_from(info.ssi_signo as i32).ok()? {
-            Signal::SIGCHLD => Some(Told::Child),
-            Signal::SIGHUP => Some(Told::Again),
-            _ => Some(Told::End),
+            Signal::SIGCHLD => Some(SignalEvent::Child),
+            Signal::SIGHUP => Some(SignalEvent::Again),
+            _ => Some(SignalEvent::End),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::corefile::files::{FileKind, Servers};
 use crate::corefile::reader;
 use crate::report::one_line;
-use crate::store::fetched::{Fetched, Known};
+use crate::store::fetched::{CacheState, Fetched};
 use crate::sys::new_file::NewFile;
 use crate::sys::{descriptor, file, kernel, pidfd, user};
 use anyhow::{Context, Result, bail, ensure};
@@ -96,12 +96,12 @@ impl Servers for Fetcher {
     fn fetch(&self, kind: FileKind, build_id: &str, path: &str) -> Option<File> {
         let what = || format!("{} of {} ({build_id})", kind.name(), one_line(path));
         match self.known(kind, build_id) {
-            Known::Here(file) => return Some(file),
-            Known::Absent => {
+            CacheState::Here(file) => return Some(file),
+            CacheState::Absent => {
                 log::warn!("debuginfod: no server had the {} a short time ago", what());
                 return None;
             }
-            Known::Unknown => {}
+            CacheState::Unknown => {}
         }
         self.fetch_new(kind, build_id, &what).unwrap_or_else(|e| {
             log::warn!("debuginfod: {}: {e:#}, going on without it", what());
@@ -111,8 +111,8 @@ impl Servers for Fetcher {
 }
 
 impl Fetcher {
-    fn known(&self, kind: FileKind, build_id: &str) -> Known {
-        self.cache.as_ref().map_or(Known::Unknown, |cache| cache.find(kind, build_id))
+    fn known(&self, kind: FileKind, build_id: &str) -> CacheState {
+        self.cache.as_ref().map_or(CacheState::Unknown, |cache| cache.find(kind, build_id))
     }
 
     fn fetch_new(

@@ -1,7 +1,7 @@
 //! What `info` and `report` say of a crash, field by field.
 
 use crate::cli::list::colour;
-use crate::cli::locate::{self, State};
+use crate::cli::locate::{self, CoreStatus};
 use crate::cli::source::Packed;
 use crate::cli::{clock, query, still_copied, table};
 use crate::corefile::Overview;
@@ -98,7 +98,7 @@ fn cut_short(o: &Overview) -> Option<Field> {
 /// The fields of a record, and of its core as far as that could be read.
 pub(crate) fn of_record(
     r: &Record,
-    state: State,
+    state: CoreStatus,
     sizes: Option<Sizes>,
     overview: Option<&Overview>,
     zone: &TimeZone,
@@ -127,7 +127,11 @@ pub(crate) fn of_record(
     let core = r.core_path.as_deref().unwrap_or("none");
     all.push((
         "Core",
-        if state == State::None { core.to_owned() } else { format!("{core} ({})", state.word()) },
+        if state == CoreStatus::None {
+            core.to_owned()
+        } else {
+            format!("{core} ({})", state.word())
+        },
         colour(state),
     ));
     all.extend(r.host_path.as_ref().map(|p| field("On the host", p)));
@@ -174,16 +178,16 @@ pub(crate) fn of_record(
 }
 
 /// What to do next.
-pub(super) fn next(r: &Record, state: State, bundle: Option<Packed<'_>>) -> Option<Field> {
+pub(super) fn next(r: &Record, state: CoreStatus, bundle: Option<Packed<'_>>) -> Option<Field> {
     let next = match (state, bundle) {
-        (State::Present | State::Truncated, Some(bundle)) => {
+        (CoreStatus::Present | CoreStatus::Truncated, Some(bundle)) => {
             format!("oci-coredump debug {}", bundle.name())
         }
-        (State::Present | State::Truncated, None) => {
+        (CoreStatus::Present | CoreStatus::Truncated, None) => {
             format!("oci-coredump debug record={}", Records::id_of(r))
         }
-        (State::Inaccessible, _) => "run this as root: you may not read the core".to_owned(),
-        (State::Leased | State::Unreachable, _) => "try again later".to_owned(),
+        (CoreStatus::Inaccessible, _) => "run this as root: you may not read the core".to_owned(),
+        (CoreStatus::Leased | CoreStatus::Unreachable, _) => "try again later".to_owned(),
         _ => return None,
     };
     Some(field("Next", next))

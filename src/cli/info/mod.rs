@@ -5,7 +5,7 @@ mod fields;
 use super::crash_json::CrashJson;
 use super::debuginfod::Debuginfod;
 use super::full::Full;
-use super::locate::{self, State};
+use super::locate::{self, CoreStatus};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::selection::{Chosen, MATCH, Which, no_match};
@@ -15,7 +15,7 @@ use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::VariableOptions;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
-use crate::corefile::reader::{self, Reading};
+use crate::corefile::reader::{self, CoreReading};
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
@@ -76,7 +76,7 @@ impl Args {
 }
 
 /// A record, the state of its core, and the core's sizes now.
-pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
+pub(super) type CoreState<'a> = (&'a Record, CoreStatus, Option<Sizes>);
 
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
@@ -125,7 +125,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
                 });
                 (Some(reading), None)
             }
-            Err((State::Overwritten, by)) => {
+            Err((CoreStatus::Overwritten, by)) => {
                 let zone = clock::zone();
                 let why = match args.json {
                     true => overwriter::describe(by, str::to_owned),
@@ -135,7 +135,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             }
             Err(_) => (None, None),
         };
-        is_whole &= state == State::Overwritten || is_read(reading.as_ref());
+        is_whole &= state == CoreStatus::Overwritten || is_read(reading.as_ref());
         let found = (&record, state, sizes);
         print(out, Some(Known { found, by, bundle: None }), reading, args.json)?;
         out.flush()?;
@@ -144,7 +144,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 }
 
 /// Whether a core gave a stack. One that is not there, as the record says, is no failure.
-fn is_read(reading: Option<&Result<Reading>>) -> bool {
+fn is_read(reading: Option<&Result<CoreReading>>) -> bool {
     reading.is_none_or(|reading| reading.as_ref().is_ok_and(|read| !read.threads.is_empty()))
 }
 
@@ -167,7 +167,7 @@ fn run_packed(
     // `export --core` makes one without.
     let known = match &record {
         Some(record) => {
-            let state = locate::state(record, &Ok::<_, State>(core.try_clone()?));
+            let state = locate::state(record, &Ok::<_, CoreStatus>(core.try_clone()?));
             Some(Known { found: (record, state, Some(sizes)), by: None, bundle: Some(packed) })
         }
         None => None,
@@ -191,7 +191,7 @@ struct Known<'a> {
 fn print(
     out: &mut impl Write,
     known: Option<Known<'_>>,
-    reading: Option<Result<Reading>>,
+    reading: Option<Result<CoreReading>>,
     json: bool,
 ) -> Result<()> {
     let (reading, error) = match reading {
@@ -202,7 +202,7 @@ fn print(
     if json {
         let cut = reading.as_ref().and_then(|r| r.cut.clone());
         let mut reading = reading;
-        let take = |r: &mut Reading| (take(&mut r.threads), take(&mut r.goroutines));
+        let take = |r: &mut CoreReading| (take(&mut r.threads), take(&mut r.goroutines));
         let (stacks, goroutines) = reading.as_mut().map(take).unwrap_or_default();
         let crash = CrashJson {
             more_goroutines: reading.as_ref().map(|r| r.more_goroutines).filter(|n| *n > 0),

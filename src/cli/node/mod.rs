@@ -28,7 +28,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Action {
+pub(super) enum NodeAction {
     /// Copy the program to the host and configure the engine. containerd needs a restart then.
     Install,
     /// The same, but serve as the engine's NRI plugin, so that it needs no
@@ -52,7 +52,7 @@ pub(super) enum Action {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What to do.
-    action: Action,
+    action: NodeAction,
     /// With `run`: the command, as it would be typed on the node.
     #[arg(last = true)]
     words: Vec<OsString>,
@@ -77,17 +77,17 @@ impl Args {
     /// The verb and its action, for messages.
     pub(super) fn name(&self) -> &'static str {
         match self.action {
-            Action::Install => "node install",
-            Action::Serve => "node serve",
-            Action::Uninstall => "node uninstall",
-            Action::Run => "node run",
+            NodeAction::Install => "node install",
+            NodeAction::Serve => "node serve",
+            NodeAction::Uninstall => "node uninstall",
+            NodeAction::Run => "node run",
         }
     }
 
     /// The command that is to run on the node, from its root: `node run -- WORDS`.
     pub(super) fn command(&self) -> Option<(&Path, &[OsString])> {
         let root = self.root.as_deref().unwrap_or(Path::new(ROOT));
-        (self.action == Action::Run).then_some((root, self.words.as_slice()))
+        (self.action == NodeAction::Run).then_some((root, self.words.as_slice()))
     }
 }
 
@@ -101,22 +101,22 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         return enter(out, root, args);
     }
     match action {
-        Action::Install | Action::Run => tell(out, false)?,
-        Action::Serve => {
+        NodeAction::Install | NodeAction::Run => tell(out, false)?,
+        NodeAction::Serve => {
             tell(out, true)?;
             out.flush()?;
             // As oci-coredump.service does on other hosts.
             std::thread::spawn(|| watch::keep());
             match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
         }
-        Action::Uninstall => {
+        NodeAction::Uninstall => {
             uninstall::all(out, false, false)?;
             let own = std::env::current_exe().context("readlink(/proc/self/exe)")?;
             place::take_away(out, own.parent().unwrap_or(Path::new("/")))?;
         }
     }
     out.flush()?;
-    if stay && action == Action::Install {
+    if stay && action == NodeAction::Install {
         watch::keep();
     }
     finish(out, stay)
@@ -166,11 +166,11 @@ fn enter(out: &mut impl Write, root: &Path, args: &Args) -> Result<ExitCode> {
     let given = args.directory.as_deref();
     let there = place::find(given);
     let directory = match (args.action, there) {
-        (Action::Uninstall, None) => {
+        (NodeAction::Uninstall, None) => {
             writeln!(out, "nothing was installed")?;
             return finish(out, args.stay);
         }
-        (Action::Uninstall, Some(there)) => there,
+        (NodeAction::Uninstall, Some(there)) => there,
         (_, there) => {
             let directory = place::choose(given, there)?;
             place::place(out, own, directory)?;

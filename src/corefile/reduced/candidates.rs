@@ -4,7 +4,7 @@
 use super::select::{PAGE, block, known};
 use super::{stacks, threads};
 use crate::corefile::head::CoreHead;
-use crate::corefile::image::Image;
+use crate::corefile::image::CoreImage;
 use crate::elf::spans::{Spans, merge};
 
 /// Segments up to this size, in bytes, may hold what the dynamic linker keeps, and global
@@ -20,7 +20,7 @@ const MOST_MAIN: u64 = 256 << 10;
 const EXECFN: u64 = 31;
 
 /// Spans of addresses in whole pages, sorted.
-pub(super) fn candidates(head: &CoreHead, image: &Image<'_>) -> Spans {
+pub(super) fn candidates(head: &CoreHead, image: &CoreImage<'_>) -> Spans {
     let threads = threads::of(head);
     let share = stacks::share(threads.len());
     let mut spans = known(image);

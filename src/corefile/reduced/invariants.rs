@@ -3,7 +3,7 @@
 use super::SmallCore;
 use crate::config::KeptMemory;
 use crate::corefile::head::CoreHead;
-use crate::corefile::image::Image;
+use crate::corefile::image::CoreImage;
 
 /// Most bytes of memory in a small core.
 const MOST: u64 = 100 << 20;
@@ -22,10 +22,10 @@ pub(crate) fn reduced(core: &[u8]) {
             })
             .expect("it is a vector");
         let head = CoreHead::read(&core).expect("it was read");
-        let whole = Image::of(&head, &core).expect("it was read");
+        let whole = CoreImage::of(&head, &core).expect("it was read");
         let own = CoreHead::read(&bytes).expect("a core");
         assert_eq!(own.notes.concat(), head.notes.concat());
-        let image = Image::of(&own, &bytes).expect("a core");
+        let image = CoreImage::of(&own, &bytes).expect("a core");
         assert_eq!(image.missing(), 0);
         let kept = image.segments.iter().filter(|s| s.dumped.size > 0);
         assert!(kept.clone().map(|s| s.dumped.size).sum::<u64>() <= MOST);

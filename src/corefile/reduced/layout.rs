@@ -9,7 +9,7 @@
 //! [`overview`]: crate::corefile::overview
 
 use crate::corefile::head::{CoreHead, bytes_of};
-use crate::corefile::image::Image;
+use crate::corefile::image::CoreImage;
 use crate::corefile::memory::Memory;
 use crate::corefile::notes::Mapping;
 use crate::corefile::segments::Segment;
@@ -31,7 +31,7 @@ struct Part {
 
 /// A small core that is to be written.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct CoreLayout {
     /// ELF header, program headers and notes.
     head: Vec<u8>,
     parts: Vec<Part>,
@@ -44,9 +44,9 @@ pub(crate) struct Layout {
 /// Parts begin at multiples of this.
 const ALIGN: u64 = 16;
 
-impl Layout {
+impl CoreLayout {
     /// Lays out the core with this head, of which `spans` of the memory are kept.
-    pub(crate) fn new(head: &CoreHead, image: &Image<'_>, spans: &Spans) -> Self {
+    pub(crate) fn new(head: &CoreHead, image: &CoreImage<'_>, spans: &Spans) -> Self {
         let kept = parts(&image.segments, spans);
         let mut files = image.notes.files.clone();
         files.sort_by_key(|f| f.start);
@@ -80,7 +80,7 @@ impl Layout {
         all.extend([note].iter().chain(&loads).flat_map(bytes_of));
         all.extend(notes);
         let end = if tail.is_empty() { offset } else { end };
-        Layout { head: all, parts: placed, tail, end }
+        CoreLayout { head: all, parts: placed, tail, end }
     }
 
     /// Writes the file: gives `put` its bytes in order.

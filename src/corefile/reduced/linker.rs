@@ -2,7 +2,7 @@
 //! linker's list (`struct r_debug` and `struct link_map` of `<link.h>`), and the names in it. To
 //! the byte, since they may lie in the heap.
 
-use crate::corefile::image::Image;
+use crate::corefile::image::CoreImage;
 use crate::corefile::link_map;
 use crate::elf::spans::Spans;
 use object::LittleEndian as LE;
@@ -29,7 +29,7 @@ const DEBUG_SIZE: u64 = 48;
 const MAP_SIZE: u64 = 40;
 
 /// All of it, not sorted.
-pub(super) fn of(image: &Image<'_>) -> Spans {
+pub(super) fn of(image: &CoreImage<'_>) -> Spans {
     let mut spans = Spans::new();
     let word = |at: u64| image.memory.word(at);
     let mut first = None;
@@ -55,7 +55,7 @@ pub(super) fn of(image: &Image<'_>) -> Spans {
 }
 
 /// The executable's dynamic section, if its program headers are in the core.
-fn dynamic_section(image: &Image<'_>) -> Option<(u64, u64)> {
+fn dynamic_section(image: &CoreImage<'_>) -> Option<(u64, u64)> {
     let auxv = |kind: u64| image.notes.auxv.get(&kind).copied();
     let (start, count) = (auxv(PROGRAM_HEADERS)?, auxv(NUMBER)?.min(MOST_HEADERS) as usize);
     let mut bytes = vec![0; count * size_of::<ProgramHeader64<LE>>()];
@@ -69,7 +69,7 @@ fn dynamic_section(image: &Image<'_>) -> Option<(u64, u64)> {
 }
 
 /// The list from its first entry on.
-fn list(image: &Image<'_>, first: Option<u64>, spans: &mut Spans) {
+fn list(image: &CoreImage<'_>, first: Option<u64>, spans: &mut Spans) {
     let mut next = first;
     for _ in 0..MOST {
         // l_addr, l_name, l_ld, l_next, l_prev

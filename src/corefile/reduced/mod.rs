@@ -21,17 +21,17 @@ mod tests;
 mod threads;
 
 use super::head::CoreHead;
-use super::image::Image;
+use super::image::CoreImage;
 use crate::config::KeptMemory;
 use crate::elf::Source;
 use crate::elf::spans::Spans;
 use anyhow::Result;
-use layout::Layout;
+use layout::CoreLayout;
 
 /// A small core that is to be written.
 pub(crate) struct SmallCore<'s> {
-    image: Image<'s>,
-    layout: Layout,
+    image: CoreImage<'s>,
+    layout: CoreLayout,
 }
 
 impl<'s> SmallCore<'s> {
@@ -41,7 +41,7 @@ impl<'s> SmallCore<'s> {
     /// It is not a core that can be read.
     pub(crate) fn of_file(core: &'s dyn Source, keep: KeptMemory) -> Result<Self> {
         let head = CoreHead::read(core)?;
-        let image = Image::of(&head, core)?;
+        let image = CoreImage::of(&head, core)?;
         Ok(Self::new(&head, image, keep))
     }
 
@@ -54,12 +54,12 @@ impl<'s> SmallCore<'s> {
         memory: &'s dyn Source,
         keep: KeptMemory,
     ) -> Result<Self> {
-        Ok(Self::new(head, Image::by_address(head, memory)?, keep))
+        Ok(Self::new(head, CoreImage::by_address(head, memory)?, keep))
     }
 
-    fn new(head: &CoreHead, image: Image<'s>, keep: KeptMemory) -> Self {
+    fn new(head: &CoreHead, image: CoreImage<'s>, keep: KeptMemory) -> Self {
         let spans = select::select(head, &image, keep);
-        let layout = Layout::new(head, &image, &spans);
+        let layout = CoreLayout::new(head, &image, &spans);
         SmallCore { image, layout }
     }
 
@@ -80,5 +80,5 @@ impl<'s> SmallCore<'s> {
 /// It has no thread.
 pub(crate) fn candidates(head: &CoreHead) -> Result<Spans> {
     let nothing = Vec::new();
-    Ok(candidates::candidates(head, &Image::by_address(head, &nothing)?))
+    Ok(candidates::candidates(head, &CoreImage::by_address(head, &nothing)?))
 }

@@ -1,11 +1,11 @@
 //! Which memory a small core keeps.
 
-use super::stacks::{self, Place, dumped};
-use super::threads::{self, ThreadState};
+use super::stacks::{self, ThreadPlace, dumped};
+use super::threads::{self, ThreadRegisters};
 use super::{linker, linker::LINKER};
 use crate::config::KeptMemory;
 use crate::corefile::head::CoreHead;
-use crate::corefile::image::{Image, MOST_HEADS};
+use crate::corefile::image::{CoreImage, MOST_HEADS};
 use crate::corefile::segments::{Machine, Segment};
 use crate::elf::spans::{Spans, merge};
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ const SEARCHED_FIRST: u64 = 64 << 10;
 const SEARCHED: u64 = 4 << 10;
 
 /// Chooses what is kept of the memory: spans of addresses, sorted, all of which can be read.
-pub(super) fn select(head: &CoreHead, image: &Image<'_>, keep: KeptMemory) -> Spans {
+pub(super) fn select(head: &CoreHead, image: &CoreImage<'_>, keep: KeptMemory) -> Spans {
     let threads = threads::of(head);
     let share = stacks::share(threads.len());
     let mut spans = known(image);
@@ -59,7 +59,7 @@ pub(super) fn select(head: &CoreHead, image: &Image<'_>, keep: KeptMemory) -> Sp
 }
 
 /// What the head alone says: the vDSO, and the first page of each mapped file.
-pub(super) fn known(image: &Image<'_>) -> Spans {
+pub(super) fn known(image: &CoreImage<'_>) -> Spans {
     let mut spans = Spans::new();
     if let Some(vdso) = image.notes.auxv.get(&VDSO) {
         spans.push((*vdso, vdso.saturating_add(MOST_VDSO)));
@@ -74,9 +74,9 @@ pub(super) fn known(image: &Image<'_>) -> Spans {
 }
 
 /// The stacks of a thread: its own, and where signal handlers interrupted it.
-fn stacks_of(image: &Image<'_>, thread: &ThreadState, is_first: bool, share: u64) -> Spans {
+fn stacks_of(image: &CoreImage<'_>, thread: &ThreadRegisters, is_first: bool, share: u64) -> Spans {
     let mut found = Spans::new();
-    let mut next = vec![Place::of(image, thread)];
+    let mut next = vec![ThreadPlace::of(image, thread)];
     while let Some(place) = next.pop() {
         let is_new = |span: &(u64, u64)| !found.iter().any(|f| f.0 <= span.0 && span.0 < f.1);
         let span = stacks::of(image, place, is_first, share).filter(is_new);
@@ -91,7 +91,7 @@ fn stacks_of(image: &Image<'_>, thread: &ThreadState, is_first: bool, share: u64
 }
 
 /// The block of a thread: behind its thread pointer on x86-64, before it on AArch64.
-pub(super) fn block(machine: Machine, thread: &ThreadState) -> (u64, u64) {
+pub(super) fn block(machine: Machine, thread: &ThreadRegisters) -> (u64, u64) {
     let tls = thread.tls & !15;
     match machine {
         _ if tls == 0 => (0, 0),
@@ -103,7 +103,7 @@ pub(super) fn block(machine: Machine, thread: &ThreadState) -> (u64, u64) {
 /// The segments with global variables: what is dumped of mapped files, and what lies right behind
 /// that (`.bss`). Those by which a debugger finds the threads come first, and without the heap
 /// there are no others: the dynamic linker's and the C library's.
-fn globals<'i>(image: &'i Image<'_>, keep: KeptMemory) -> Vec<&'i Segment> {
+fn globals<'i>(image: &'i CoreImage<'_>, keep: KeptMemory) -> Vec<&'i Segment> {
     let files = &image.notes.files;
     let dumped = image.segments.iter().filter(|s| s.dumped.size > 0);
     if files.is_empty() {
@@ -130,7 +130,7 @@ fn globals<'i>(image: &'i Image<'_>, keep: KeptMemory) -> Vec<&'i Segment> {
 
 /// The pages that registers and stacks point to.
 struct Pointed<'i, 's> {
-    image: &'i Image<'s>,
+    image: &'i CoreImage<'s>,
     /// Whether all of them count, or only code that is in no file.
     is_all: bool,
     most: usize,
@@ -138,7 +138,12 @@ struct Pointed<'i, 's> {
 }
 
 impl<'i, 's> Pointed<'i, 's> {
-    fn of(image: &'i Image<'s>, threads: &[ThreadState], own: &[Spans], keep: KeptMemory) -> Self {
+    fn of(
+        image: &'i CoreImage<'s>,
+        threads: &[ThreadRegisters],
+        own: &[Spans],
+        keep: KeptMemory,
+    ) -> Self {
         let is_all = keep == KeptMemory::Stacks;
         let mut found = Pointed { image, is_all, most: MOST_FIRST, pages: BTreeSet::new() };
         for (i, (thread, own)) in threads.iter().zip(own).enumerate() {
@@ -178,7 +183,7 @@ impl<'i, 's> Pointed<'i, 's> {
 }
 
 /// What of some spans can be read.
-fn present(image: &Image<'_>, spans: Spans) -> Spans {
+fn present(image: &CoreImage<'_>, spans: Spans) -> Spans {
     let mut found = Spans::new();
     for (start, end) in spans {
         let mut at = start;

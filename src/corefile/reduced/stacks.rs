@@ -1,8 +1,8 @@
 //! Where the used part of a stack is: from the stack pointer, less the red zone, to the end of the
 //! mapping, of the goroutine's stack, or of what is kept of it.
 
-use super::threads::ThreadState;
-use crate::corefile::image::Image;
+use super::threads::ThreadRegisters;
+use crate::corefile::image::CoreImage;
 use crate::corefile::segments::{Machine, Segment};
 use crate::elf::u64_at;
 
@@ -27,19 +27,19 @@ pub(super) const MOST_INTERRUPTED: usize = 4;
 
 /// Where a thread was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ThreadPlace {
     /// The stack pointer.
     pub sp: u64,
     /// Addresses where Go may have the current goroutine.
     pub go: [u64; 2],
 }
 
-impl Place {
+impl ThreadPlace {
     /// Where its registers say that it is.
-    pub(super) fn of(image: &Image<'_>, thread: &ThreadState) -> Self {
+    pub(super) fn of(image: &CoreImage<'_>, thread: &ThreadRegisters) -> Self {
         // Go has it in its thread-local storage too: at the end of that, below the pointer.
         let slot = thread.tls.checked_sub(8).and_then(|at| image.memory.word(at));
-        Place { sp: thread.sp, go: [thread.go, slot.unwrap_or(0)] }
+        ThreadPlace { sp: thread.sp, go: [thread.go, slot.unwrap_or(0)] }
     }
 }
 
@@ -57,7 +57,12 @@ pub(super) fn dumped(segments: &[Segment], address: u64) -> Option<&Segment> {
 
 /// The used part of the stack that `sp` points to, without what its memory says. `is_first`: the
 /// thread that crashed.
-pub(super) fn used(image: &Image<'_>, sp: u64, is_first: bool, share: u64) -> Option<(u64, u64)> {
+pub(super) fn used(
+    image: &CoreImage<'_>,
+    sp: u64,
+    is_first: bool,
+    share: u64,
+) -> Option<(u64, u64)> {
     let segments = &image.segments;
     let segment = dumped(segments, sp).or_else(|| {
         let after = segments.partition_point(|s| s.start() <= sp);
@@ -77,8 +82,8 @@ pub(super) fn used(image: &Image<'_>, sp: u64, is_first: bool, share: u64) -> Op
 
 /// The same, cut at the end of the goroutine's stack where it is one.
 pub(super) fn of(
-    image: &Image<'_>,
-    place: Place,
+    image: &CoreImage<'_>,
+    place: ThreadPlace,
     is_first: bool,
     share: u64,
 ) -> Option<(u64, u64)> {
@@ -91,7 +96,7 @@ pub(super) fn of(
 
 /// The end of the goroutine's stack, if `g` is one whose stack `sp` points to: `struct g` of Go's
 /// runtime begins with the bounds of its stack.
-fn goroutine(image: &Image<'_>, g: u64, sp: u64) -> Option<u64> {
+fn goroutine(image: &CoreImage<'_>, g: u64, sp: u64) -> Option<u64> {
     if g == 0 || !g.is_multiple_of(8) {
         return None;
     }
@@ -102,7 +107,7 @@ fn goroutine(image: &Image<'_>, g: u64, sp: u64) -> Option<u64> {
 
 /// Where a signal handler on this stack interrupted the thread, the innermost first: the registers
 /// that the kernel has saved (`struct sigcontext`), by words in them that it always writes.
-pub(super) fn interrupted(image: &Image<'_>, span: (u64, u64)) -> Vec<Place> {
+pub(super) fn interrupted(image: &CoreImage<'_>, span: (u64, u64)) -> Vec<ThreadPlace> {
     // Distances in words from the word that is recognised back to sp and Go's register.
     let (is_mark, sp, go): (fn(u64) -> bool, usize, usize) = match image.machine {
         // cs, gs, fs and ss of a 64-bit program; before them flags, rip, rsp; r14 is the seventh.
@@ -116,7 +121,7 @@ pub(super) fn interrupted(image: &Image<'_>, span: (u64, u64)) -> Vec<Place> {
     words(image, span, &mut |_, word| {
         if is_mark(word) && number >= before.len() {
             let back = |n: usize| before[(number - n) % before.len()];
-            found.push(Place { sp: back(sp), go: [back(go), 0] });
+            found.push(ThreadPlace { sp: back(sp), go: [back(go), 0] });
         }
         before[number % before.len()] = word;
         number += 1;
@@ -128,7 +133,7 @@ pub(super) fn interrupted(image: &Image<'_>, span: (u64, u64)) -> Vec<Place> {
 /// Calls `each` with the words of some memory and their addresses until it returns `false`, or up
 /// to the first gap.
 pub(super) fn words(
-    image: &Image<'_>,
+    image: &CoreImage<'_>,
     (start, end): (u64, u64),
     each: &mut dyn FnMut(u64, u64) -> bool,
 ) {

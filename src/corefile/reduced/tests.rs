@@ -54,7 +54,7 @@ fn small(core: &Vec<u8>, keep: KeptMemory) -> Vec<u8> {
 
 /// What of some memory the small core has.
 fn has(small: &Vec<u8>, address: u64, size: usize) -> Option<Vec<u8>> {
-    let image = Image::parse(small).unwrap();
+    let image = CoreImage::parse(small).unwrap();
     let mut bytes = vec![0; size];
     image.memory.read(address, &mut bytes).map(|()| bytes)
 }
@@ -87,7 +87,7 @@ fn stacks_and_what_they_point_to() {
     assert_eq!(has(&only, STACK + 0x2000, 0x1000), has(&whole, STACK + 0x2000, 0x1000));
     assert_eq!(has(&only, HEAP + 0x5000, 8), None, "the heap");
     // Code that was not dumped is announced as before.
-    let image = Image::parse(&stacks).unwrap();
+    let image = CoreImage::parse(&stacks).unwrap();
     assert!(image.is_code(0x40_4fff) && !image.is_code(HEAP));
     assert_eq!(image.missing(), 0);
     // A small core of a small core is the same.
@@ -116,7 +116,7 @@ fn many_threads_share_the_room() {
     let segments: Vec<_> = (0..10_000).map(|i| (place(i), 0x100, 6, vec![7; 0x100])).collect();
     let whole = core(&threads, &segments, &[0, 0]);
     let stacks = small(&whole, KeptMemory::Stacks);
-    let image = Image::parse(&stacks).unwrap();
+    let image = CoreImage::parse(&stacks).unwrap();
     assert_eq!(image.notes.threads.len(), 10_000);
     assert!(has(&stacks, place(9_999), 0x100).is_some(), "the last thread has no stack");
 }
@@ -127,9 +127,9 @@ fn more_segments_than_the_header_has_room_for() {
         (0..66_000).map(|i| (0x10_0000 + i * 0x2000, 0x1000, 4, Vec::new())).collect();
     segments.push((STACK, 0x1000, 6, vec![5; 0x1000]));
     let whole = core(&[[1, STACK + 0x800, 0]], &segments, &[0, 0]);
-    assert_eq!(Image::parse(&whole).unwrap().segments.len(), 66_001);
+    assert_eq!(CoreImage::parse(&whole).unwrap().segments.len(), 66_001);
     let stacks = small(&whole, KeptMemory::Stacks);
-    assert_eq!(Image::parse(&stacks).unwrap().segments.len(), 66_001);
+    assert_eq!(CoreImage::parse(&stacks).unwrap().segments.len(), 66_001);
     assert_eq!(has(&stacks, STACK + 0x800, 0x800), Some(vec![5; 0x800]));
 }
 

@@ -17,7 +17,7 @@ const ARM_TLS: u32 = 0x401;
 
 /// A thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ThreadState {
+pub(super) struct ThreadRegisters {
     /// The stack pointer.
     pub sp: u64,
     /// The program counter.
@@ -31,8 +31,8 @@ pub(super) struct ThreadState {
 }
 
 /// All threads, in the order of the core: the one that crashed first.
-pub(super) fn of(head: &CoreHead) -> Vec<ThreadState> {
-    let mut threads: Vec<ThreadState> = Vec::new();
+pub(super) fn of(head: &CoreHead) -> Vec<ThreadRegisters> {
+    let mut threads: Vec<ThreadRegisters> = Vec::new();
     for notes in &head.notes {
         let Ok(mut notes) = NoteIterator::<FileHeader64<LE>>::new(LE, 4, notes) else { continue };
         while let Ok(Some(note)) = notes.next() {
@@ -57,14 +57,14 @@ pub(super) fn of(head: &CoreHead) -> Vec<ThreadState> {
     threads
 }
 
-fn state(machine: Machine, status: &[u8]) -> Option<ThreadState> {
+fn state(machine: Machine, status: &[u8]) -> Option<ThreadRegisters> {
     let register = |i: usize| u64_at(status, GENERAL + 8 * i);
     // struct user_regs_struct: r15, r14, ... fs_base; struct user_pt_regs: x0 to x30, sp, pc.
     let (pc, sp, tls, go, general) = match machine {
         Machine::X86_64 => (16, 19, Some(21), 1, 0..15),
         Machine::Aarch64 => (32, 31, None, 28, 0..31),
     };
-    Some(ThreadState {
+    Some(ThreadRegisters {
         pc: register(pc)?,
         sp: register(sp)?,
         tls: tls.map_or(Some(0), register)?,

@@ -8,7 +8,7 @@ use crate::corefile::entries::Slice;
 use crate::corefile::modules::LoadedModule;
 use crate::corefile::names::RawFrame;
 use crate::corefile::notes::ThreadState;
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use crate::corefile::segments::Machine;
 use addr2line::gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, Encoding, Expression, Format, LittleEndian,
@@ -20,7 +20,7 @@ const ENCODING: Encoding = Encoding { address_size: 8, format: Format::Dwarf32, 
 
 /// The registers of a frame, and its canonical frame address if that is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(super) struct CallerState {
     pub registers: FrameRegisters,
     pub cfa: Option<u64>,
 }
@@ -28,14 +28,19 @@ pub(super) struct State {
 /// Follows the frames of one stack.
 pub(super) struct Callers<'c> {
     pub machine: Machine,
-    pub process: ProcessMemory<'c>,
+    pub process: DumpedMemory<'c>,
     pub modules: &'c [LoadedModule],
     pub binaries: &'c [Binary<'c>],
 }
 
 impl Callers<'_> {
     /// The state of the first `most` frames of a thread.
-    pub(super) fn states(&self, thread: &ThreadState, raw: &[RawFrame], most: usize) -> Vec<State> {
+    pub(super) fn states(
+        &self,
+        thread: &ThreadState,
+        raw: &[RawFrame],
+        most: usize,
+    ) -> Vec<CallerState> {
         let mut registers = FrameRegisters::of_thread(self.machine, thread);
         let mut all = Vec::new();
         for (i, frame) in raw.iter().enumerate().take(most) {
@@ -46,7 +51,7 @@ impl Callers<'_> {
                 Some((_, cfa)) => *cfa,
                 None => next.filter(|_| !frame.trampoline).map(|n| n.registers.sp),
             };
-            all.push(State { registers, cfa });
+            all.push(CallerState { registers, cfa });
             let Some(next) = next else { break };
             let sp = numbers(self.machine).sp;
             let agrees = |r: &FrameRegisters| r.word(sp) == Some(next.registers.sp);
@@ -105,7 +110,7 @@ fn bases(tables: &Tables<'_>) -> BaseAddresses {
 /// One step to a caller.
 struct Step<'s, 'b> {
     now: &'s FrameRegisters,
-    process: ProcessMemory<'b>,
+    process: DumpedMemory<'b>,
     n: Numbers,
     bias: u64,
 }

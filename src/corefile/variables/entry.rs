@@ -1,12 +1,12 @@
 //! Where the variables of a stack's frames are, also those that are only known by what the caller
 //! passed: the value of a register at the call (`DW_OP_entry_value`), from the call site.
 
-use super::callers::State;
-use super::location::{self, FrameContext, Passed, Place};
+use super::callers::CallerState;
+use super::location::{self, FrameContext, Passed, ValueLocation};
 use crate::corefile::call_sites;
 use crate::corefile::entries::{Die, Slice};
 use crate::corefile::names::{ModuleNames, RawFrame};
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use addr2line::gimli::{self, AttributeValue, DwAt, Expression, Operation};
 
 /// How often a value may come from a caller's caller.
@@ -17,9 +17,9 @@ const RANGES: usize = 1 << 16;
 /// The frames of a stack.
 pub(super) struct Stack<'s, 'b> {
     pub raw: &'s [RawFrame],
-    pub states: &'s [State],
+    pub states: &'s [CallerState],
     pub names: &'s ModuleNames<'b>,
-    pub process: ProcessMemory<'b>,
+    pub process: DumpedMemory<'b>,
 }
 
 impl<'s, 'b> Stack<'s, 'b> {
@@ -38,7 +38,12 @@ impl<'s, 'b> Stack<'s, 'b> {
     }
 
     /// Where a variable of a frame is.
-    pub(super) fn place(&self, i: usize, variable: &Die<'_, 'b>, depth: usize) -> Option<Place> {
+    pub(super) fn location(
+        &self,
+        i: usize,
+        variable: &Die<'_, 'b>,
+        depth: usize,
+    ) -> Option<ValueLocation> {
         if let Some(constant) = variable.attr(gimli::DW_AT_const_value) {
             return constant_place(&constant);
         }
@@ -52,7 +57,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         die: &Die<'_, 'b>,
         expression: Expression<Slice<'b>>,
         depth: usize,
-    ) -> Option<Place> {
+    ) -> Option<ValueLocation> {
         let state = self.states.get(i)?;
         // Where gcc says that a variable is in a register at a call, no called function changes it.
         let certain = (!die.is_by("GNU ")).then(|| state.registers.certain());
@@ -67,7 +72,7 @@ impl<'s, 'b> Stack<'s, 'b> {
             frame.base = self.base(i, &frame);
         }
         let entry = |passed: Passed<'b>| self.passed(i, die, passed, depth + 1);
-        location::place(expression, die.unit, &frame, &entry)
+        location::of_expression(expression, die.unit, &frame, &entry)
     }
 
     fn base(&self, i: usize, frame: &FrameContext<'_, '_>) -> Option<u64> {
@@ -148,30 +153,30 @@ impl<'s, 'b> Stack<'s, 'b> {
         depth: usize,
     ) -> Option<u64> {
         match self.evaluate(i, die, expression, depth)? {
-            Place::Memory(address) => Some(address),
-            place @ Place::Bytes(_) => {
-                let bytes = place.read(&self.process, 8).ok()?;
+            ValueLocation::Memory(address) => Some(address),
+            location @ ValueLocation::Bytes(_) => {
+                let bytes = location.read(&self.process, 8).ok()?;
                 Some(u64::from_le_bytes(*bytes.first_chunk()?))
             }
-            Place::Synthetic => None,
+            ValueLocation::Synthetic => None,
         }
     }
 }
 
-fn constant_place(value: &AttributeValue<Slice<'_>>) -> Option<Place> {
+fn constant_place(value: &AttributeValue<Slice<'_>>) -> Option<ValueLocation> {
     let block = match value {
         AttributeValue::Block(b) | AttributeValue::String(b) => Some(b.slice()),
         AttributeValue::Exprloc(e) => Some(e.0.slice()),
         _ => None,
     };
     if let Some(block) = block {
-        return Some(Place::of(&block[..block.len().min(4096)]));
+        return Some(ValueLocation::of(&block[..block.len().min(4096)]));
     }
     if let AttributeValue::Data16(n) = value {
-        return Some(Place::of(&n.to_le_bytes()));
+        return Some(ValueLocation::of(&n.to_le_bytes()));
     }
     let signed = value.sdata_value().map(|n| n as u64);
-    Some(Place::of(&value.udata_value().or(signed)?.to_le_bytes()))
+    Some(ValueLocation::of(&value.udata_value().or(signed)?.to_le_bytes()))
 }
 
 /// Whether an expression needs the frame base, which need not be known for others.

@@ -2,7 +2,7 @@
 
 use super::registers::FrameRegisters;
 use crate::corefile::entries::Slice;
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use addr2line::gimli::{
     Encoding, EvaluationResult, Expression, Location, Piece, UnitOffset, UnitRef, Value, ValueType,
 };
@@ -15,7 +15,7 @@ const LARGEST: usize = 64 << 10;
 /// Why a value is not shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// No place is known that has it.
+    /// No location is known that has it.
     OptimizedOut,
     /// The memory at this address is not in the core.
     NotInCore(u64),
@@ -23,7 +23,7 @@ pub(super) enum Missing {
 
 /// Where a value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ValueLocation {
     /// In memory from this address on.
     Memory(u64),
     /// Here, except for the bytes that are nowhere.
@@ -32,41 +32,37 @@ pub(super) enum Place {
     Synthetic,
 }
 
-impl Place {
+impl ValueLocation {
     /// A value of which all bytes are known.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        Place::Bytes(bytes.iter().copied().map(Some).collect())
+        ValueLocation::Bytes(bytes.iter().copied().map(Some).collect())
     }
 
-    /// The place of a part, so many bytes from its start.
+    /// The location of a part, so many bytes from its start.
     pub(super) fn part(&self, offset: u64) -> Self {
         match self {
-            Place::Memory(address) => Place::Memory(address.wrapping_add(offset)),
-            Place::Bytes(bytes) => {
+            ValueLocation::Memory(address) => ValueLocation::Memory(address.wrapping_add(offset)),
+            ValueLocation::Bytes(bytes) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                Place::Bytes(bytes[from..].to_vec())
+                ValueLocation::Bytes(bytes[from..].to_vec())
             }
-            Place::Synthetic => Place::Bytes(Vec::new()),
+            ValueLocation::Synthetic => ValueLocation::Bytes(Vec::new()),
         }
     }
 
     /// So many of its first bytes.
-    pub(super) fn read(
-        &self,
-        process: &ProcessMemory<'_>,
-        size: usize,
-    ) -> Result<Vec<u8>, Missing> {
+    pub(super) fn read(&self, process: &DumpedMemory<'_>, size: usize) -> Result<Vec<u8>, Missing> {
         match self {
-            Place::Memory(address) => {
+            ValueLocation::Memory(address) => {
                 let mut bytes = vec![0; size];
                 let read = process.read(*address, &mut bytes);
                 read.map(|()| bytes).ok_or(Missing::NotInCore(*address))
             }
-            Place::Bytes(bytes) => {
+            ValueLocation::Bytes(bytes) => {
                 let known = bytes.get(..size).and_then(|b| b.iter().copied().collect());
                 known.ok_or(Missing::OptimizedOut)
             }
-            Place::Synthetic => Err(Missing::OptimizedOut),
+            ValueLocation::Synthetic => Err(Missing::OptimizedOut),
         }
     }
 }
@@ -75,7 +71,7 @@ impl Place {
 #[derive(Clone, Copy)]
 pub(super) struct FrameContext<'f, 'b> {
     pub registers: &'f FrameRegisters,
-    pub process: ProcessMemory<'b>,
+    pub process: DumpedMemory<'b>,
     /// Canonical frame address.
     pub cfa: Option<u64>,
     /// Frame base of the function.
@@ -94,7 +90,7 @@ pub(super) enum Passed<'b> {
 }
 
 /// Its value.
-pub(super) type Entry<'e, 'b> = &'e dyn Fn(Passed<'b>) -> Option<u64>;
+pub(super) type EntryValue<'e, 'b> = &'e dyn Fn(Passed<'b>) -> Option<u64>;
 
 /// The address, or value, that an expression of unwind tables gives.
 pub(super) fn address(
@@ -113,23 +109,23 @@ pub(super) fn address(
     }
 }
 
-/// The place that an expression of a unit gives; `None` if it is nowhere.
-pub(super) fn place<'b>(
+/// The location that an expression of a unit gives; `None` if it is nowhere.
+pub(super) fn of_expression<'b>(
     expression: Expression<Slice<'b>>,
     unit: UnitRef<'_, Slice<'b>>,
     frame: &FrameContext<'_, '_>,
-    entry: Entry<'_, 'b>,
-) -> Option<Place> {
+    entry: EntryValue<'_, 'b>,
+) -> Option<ValueLocation> {
     if expression.0.is_empty() {
         return None;
     }
     let pieces = pieces(expression, unit.unit.encoding(), frame, None, Some(unit), entry)?;
     match pieces.as_slice() {
         [Piece { location: Location::Address { address }, size_in_bits: None, .. }] => {
-            return Some(Place::Memory(*address));
+            return Some(ValueLocation::Memory(*address));
         }
         [Piece { location: Location::ImplicitPointer { .. }, .. }] => {
-            return Some(Place::Synthetic);
+            return Some(ValueLocation::Synthetic);
         }
         _ => {}
     }
@@ -153,7 +149,7 @@ pub(super) fn place<'b>(
             break;
         }
     }
-    (!all.is_empty()).then_some(Place::Bytes(all))
+    (!all.is_empty()).then_some(ValueLocation::Bytes(all))
 }
 
 /// The bytes of a piece, from its start on.
@@ -188,7 +184,7 @@ fn pieces<'b>(
     frame: &FrameContext<'_, '_>,
     initial: Option<u64>,
     unit: Option<UnitRef<'_, Slice<'b>>>,
-    entry: Entry<'_, 'b>,
+    entry: EntryValue<'_, 'b>,
 ) -> Option<Vec<Piece<Slice<'b>>>> {
     let mut evaluation = expression.evaluation(encoding);
     evaluation.set_max_iterations(OPERATIONS);

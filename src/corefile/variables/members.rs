@@ -1,9 +1,9 @@
 //! The members of structures: where they are in the value, and how to find one by its name.
 
-use super::location::Place;
+use super::location::ValueLocation;
 use super::types;
 use crate::corefile::entries::Die;
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use addr2line::gimli::{self, Operation};
 
 /// Most members of a structure.
@@ -42,8 +42,8 @@ pub(super) fn offset(member: &Die<'_, '_>) -> Option<u64> {
 /// The number in a member of a few bits.
 pub(super) fn bits(
     member: &Die<'_, '_>,
-    whole: &Place,
-    process: &ProcessMemory<'_>,
+    whole: &ValueLocation,
+    process: &DumpedMemory<'_>,
 ) -> Option<Result<i128, super::location::Missing>> {
     let size = member.number(gimli::DW_AT_bit_size).filter(|n| (1..=64).contains(n))?;
     let first = match member.number(gimli::DW_AT_data_bit_offset) {
@@ -77,58 +77,61 @@ pub(super) fn bits(
 /// A member with this name, also of a member or base class.
 pub(super) fn named<'u, 'b>(
     ty: &Die<'u, 'b>,
-    place: &Place,
+    location: &ValueLocation,
     name: &str,
-) -> Option<(Die<'u, 'b>, Place)> {
-    find(ty, place, 0, &|_, member| member.is_some_and(|m| m == name))
+) -> Option<(Die<'u, 'b>, ValueLocation)> {
+    find(ty, location, 0, &|_, member| member.is_some_and(|m| m == name))
 }
 
 /// The first member that is a pointer.
-pub(super) fn pointer<'u, 'b>(ty: &Die<'u, 'b>, place: &Place) -> Option<(Die<'u, 'b>, Place)> {
-    find(ty, place, 0, &|ty, _| ty.tag() == gimli::DW_TAG_pointer_type)
+pub(super) fn pointer<'u, 'b>(
+    ty: &Die<'u, 'b>,
+    location: &ValueLocation,
+) -> Option<(Die<'u, 'b>, ValueLocation)> {
+    find(ty, location, 0, &|ty, _| ty.tag() == gimli::DW_TAG_pointer_type)
 }
 
 /// Whether a member is such, by its type and name, also one of a member or base class.
 pub(super) fn has<'u, 'b>(
     ty: &Die<'u, 'b>,
-    place: &Place,
+    location: &ValueLocation,
     is: &dyn Fn(&Die<'u, 'b>, Option<&str>) -> bool,
 ) -> bool {
-    find(ty, place, 0, is).is_some()
+    find(ty, location, 0, is).is_some()
 }
 
 fn find<'u, 'b>(
     ty: &Die<'u, 'b>,
-    place: &Place,
+    location: &ValueLocation,
     depth: usize,
     is: &dyn Fn(&Die<'u, 'b>, Option<&str>) -> bool,
-) -> Option<(Die<'u, 'b>, Place)> {
+) -> Option<(Die<'u, 'b>, ValueLocation)> {
     let ty = types::peeled(ty)?;
     let members = of(&ty);
     let at = |member: &Die<'u, 'b>| {
-        Some((types::peeled(&member.type_of()?)?, place.part(offset(member)?)))
+        Some((types::peeled(&member.type_of()?)?, location.part(offset(member)?)))
     };
     for member in &members {
-        if let Some((ty, place)) = at(member)
+        if let Some((ty, location)) = at(member)
             && is(&ty, member.name().as_deref())
         {
-            return Some((ty, place));
+            return Some((ty, location));
         }
     }
     if depth == DEPTH {
         return None;
     }
-    members.iter().filter_map(at).find_map(|(ty, place)| find(&ty, &place, depth + 1, is))
+    members.iter().filter_map(at).find_map(|(ty, location)| find(&ty, &location, depth + 1, is))
 }
 
 /// An unsigned number of at most 8 bytes.
 pub(super) fn unsigned(
     ty: &Die<'_, '_>,
-    place: &Place,
-    process: &ProcessMemory<'_>,
+    location: &ValueLocation,
+    process: &DumpedMemory<'_>,
 ) -> Option<u64> {
     let size = usize::try_from(types::size(ty)?).ok().filter(|n| (1..=8).contains(n))?;
-    let mut bytes = place.read(process, size).ok()?;
+    let mut bytes = location.read(process, size).ok()?;
     bytes.resize(8, 0);
     Some(u64::from_le_bytes(*bytes.first_chunk()?))
 }

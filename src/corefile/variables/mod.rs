@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! frames --callers--> registers of each   --scope--> the variables that are visible there
-//!        --location (gimli), entry--> the place of each --shown, text--> what people read
+//!        --location (gimli), entry--> the location of each --shown, text--> what people read
 //! ```
 //!
 //! Debug information and memory are hostile: the numbers of entries, operations, elements and bytes
@@ -28,7 +28,7 @@ pub(crate) use options::VariableOptions;
 use super::entries::Die;
 use super::names::{ModuleNames, RawFrame};
 use super::notes::ThreadState;
-use super::process_memory::ProcessMemory;
+use super::process_memory::DumpedMemory;
 use super::results::Variable;
 use super::segments::Machine;
 use super::tail_calls;
@@ -51,7 +51,7 @@ const ALL: usize = 1 << 20;
 pub(super) fn of_thread<'b, E>(
     (machine, thread, raw): (Machine, &ThreadState, &[RawFrame]),
     names: &ModuleNames<'b>,
-    process: ProcessMemory<'b>,
+    process: DumpedMemory<'b>,
     options: &VariableOptions,
     send: &mut dyn FnMut(usize, Vec<Variable>) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -97,7 +97,7 @@ fn of_function<'b>(
         let ty = found.die.type_of();
         let value = match options.hides(&name) {
             true => shown::HIDDEN.to_owned(),
-            false => shown.value(ty.as_ref(), stack.place(i, &found.die, 0), ONE.min(*left)),
+            false => shown.value(ty.as_ref(), stack.location(i, &found.die, 0), ONE.min(*left)),
         };
         *left = left.saturating_sub(value.len());
         all.push(Variable {

@@ -9,14 +9,14 @@ const DEPTH: usize = 64;
 const CHILDREN: usize = 4096;
 
 /// A variable of a function.
-pub(super) struct Found<'u, 'b> {
+pub(super) struct FoundVariable<'u, 'b> {
     pub die: Die<'u, 'b>,
     pub is_argument: bool,
 }
 
 /// The variables of a function.
 pub(super) struct Scope<'u, 'b> {
-    pub variables: Vec<Found<'u, 'b>>,
+    pub variables: Vec<FoundVariable<'u, 'b>>,
 }
 
 impl<'u, 'b> Scope<'u, 'b> {
@@ -41,7 +41,7 @@ impl<'u, 'b> Scope<'u, 'b> {
             arguments.extend(lost);
             blocks.insert(0, shared);
         }
-        let found = |is_argument| move |die| Found { die, is_argument };
+        let found = |is_argument| move |die| FoundVariable { die, is_argument };
         let locals = blocks.into_iter().rev().flatten().map(found(false));
         Scope { variables: arguments.into_iter().map(found(true)).chain(locals).collect() }
     }
@@ -54,13 +54,13 @@ fn blocks_of<'u, 'b>(
     blocks: &mut Vec<Vec<Die<'u, 'b>>>,
     depth: usize,
 ) {
-    let place = blocks.len();
+    let location = blocks.len();
     blocks.push(Vec::new());
     for die in block.children(CHILDREN) {
         match die.tag() {
             gimli::DW_TAG_formal_parameter => arguments.push(die),
             gimli::DW_TAG_variable if !die.is_flagged(gimli::DW_AT_declaration) => {
-                blocks[place].push(die);
+                blocks[location].push(die);
             }
             gimli::DW_TAG_lexical_block if depth < DEPTH && die.has_code_at(address) => {
                 blocks_of(&die, address, arguments, blocks, depth + 1);

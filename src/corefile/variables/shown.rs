@@ -2,12 +2,12 @@
 //! in Rust.
 
 use super::language::Language;
-use super::location::{Missing, Place};
+use super::location::{Missing, ValueLocation};
 use super::options::VariableOptions;
 use super::sequence::Sequence;
 use super::{members, scalar, text, types};
 use crate::corefile::entries::Die;
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use addr2line::gimli;
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ const PARTS: usize = 4096;
 
 /// Writes values.
 pub(super) struct Shown<'s, 'b> {
-    process: ProcessMemory<'b>,
+    process: DumpedMemory<'b>,
     options: &'s VariableOptions,
     language: Language,
 }
@@ -48,23 +48,23 @@ impl Out {
 impl<'s, 'b> Shown<'s, 'b> {
     /// For the variables of a function.
     pub(super) fn new(
-        process: ProcessMemory<'b>,
+        process: DumpedMemory<'b>,
         options: &'s VariableOptions,
         function: &Die<'_, '_>,
     ) -> Self {
         Shown { process, options, language: Language::of(function) }
     }
 
-    /// The value of a variable, in about `most` bytes; one without a place is optimized out.
+    /// The value of a variable, in about `most` bytes; one without a location is optimized out.
     pub(super) fn value(
         &self,
         ty: Option<&Die<'_, '_>>,
-        place: Option<Place>,
+        location: Option<ValueLocation>,
         most: usize,
     ) -> String {
-        let Some(place) = place else { return OPTIMIZED_OUT.to_owned() };
+        let Some(location) = location else { return OPTIMIZED_OUT.to_owned() };
         let mut out = Out { text: String::new(), most };
-        self.show(&mut out, ty, &place, 0);
+        self.show(&mut out, ty, &location, 0);
         if out.text.len() > most {
             let end = (0..=most).rev().find(|i| out.text.is_char_boundary(*i)).unwrap_or(0);
             out.text.truncate(end);
@@ -73,12 +73,18 @@ impl<'s, 'b> Shown<'s, 'b> {
         out.text
     }
 
-    fn show(&self, out: &mut Out, ty: Option<&Die<'_, '_>>, place: &Place, depth: usize) {
+    fn show(
+        &self,
+        out: &mut Out,
+        ty: Option<&Die<'_, '_>>,
+        location: &ValueLocation,
+        depth: usize,
+    ) {
         let Some(ty) = ty.and_then(types::peeled) else { return out.add("<unknown type>") };
-        if *place == Place::Synthetic {
+        if *location == ValueLocation::Synthetic {
             return out.add("<synthetic pointer>");
         }
-        if let Err(missing) = self.show_type(out, &ty, place, depth) {
+        if let Err(missing) = self.show_type(out, &ty, location, depth) {
             add_missing(out, &missing);
         }
     }
@@ -87,42 +93,47 @@ impl<'s, 'b> Shown<'s, 'b> {
         &self,
         out: &mut Out,
         ty: &Die<'_, '_>,
-        place: &Place,
+        location: &ValueLocation,
         depth: usize,
     ) -> Result<(), Missing> {
         match ty.tag() {
             gimli::DW_TAG_base_type => {
                 let size = types::size(ty).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-                let bytes = place.read(&self.process, size.min(16))?;
+                let bytes = location.read(&self.process, size.min(16))?;
                 out.add(&scalar::base(ty, &bytes).unwrap_or_else(|| "<unknown type>".into()));
             }
-            gimli::DW_TAG_pointer_type => self.pointer(out, ty, place)?,
+            gimli::DW_TAG_pointer_type => self.pointer(out, ty, location)?,
             gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type => {
-                let address = scalar::word(&place.read(&self.process, 8)?);
+                let address = scalar::word(&location.read(&self.process, 8)?);
                 let _ = write!(out.text, "@{address:#x}");
                 if depth < DEPTH {
                     out.add(": ");
-                    self.show(out, ty.type_of().as_ref(), &Place::Memory(address), depth + 1);
+                    self.show(
+                        out,
+                        ty.type_of().as_ref(),
+                        &ValueLocation::Memory(address),
+                        depth + 1,
+                    );
                 }
             }
             gimli::DW_TAG_structure_type | gimli::DW_TAG_class_type | gimli::DW_TAG_union_type => {
-                self.structure(out, ty, place, depth)?
+                self.structure(out, ty, location, depth)?
             }
             gimli::DW_TAG_array_type => {
                 let dimensions = types::dimensions(ty);
                 let element = ty.type_of().ok_or(Missing::OptimizedOut)?;
-                self.array(out, &element, &dimensions, place, depth)?;
+                self.array(out, &element, &dimensions, location, depth)?;
             }
             gimli::DW_TAG_enumeration_type => {
-                let number = members::unsigned(ty, place, &self.process);
+                let number = members::unsigned(ty, location, &self.process);
                 let Some(number) = number else {
-                    place.read(&self.process, 1)?;
+                    location.read(&self.process, 1)?;
                     return Err(Missing::OptimizedOut);
                 };
                 out.add(&scalar::enumerator(ty, number));
             }
             gimli::DW_TAG_ptr_to_member_type => {
-                let address = scalar::word(&place.read(&self.process, 8)?);
+                let address = scalar::word(&location.read(&self.process, 8)?);
                 let _ = write!(out.text, "{address:#x}");
             }
             gimli::DW_TAG_unspecified_type => {
@@ -134,8 +145,13 @@ impl<'s, 'b> Shown<'s, 'b> {
         Ok(())
     }
 
-    fn pointer(&self, out: &mut Out, ty: &Die<'_, '_>, place: &Place) -> Result<(), Missing> {
-        let address = scalar::word(&place.read(&self.process, 8)?);
+    fn pointer(
+        &self,
+        out: &mut Out,
+        ty: &Die<'_, '_>,
+        location: &ValueLocation,
+    ) -> Result<(), Missing> {
+        let address = scalar::word(&location.read(&self.process, 8)?);
         let _ = write!(out.text, "{address:#x}");
         let Some(target) = ty.type_of().as_ref().and_then(types::peeled) else { return Ok(()) };
         if target.tag() == gimli::DW_TAG_subroutine_type {
@@ -162,18 +178,18 @@ impl<'s, 'b> Shown<'s, 'b> {
         &self,
         out: &mut Out,
         ty: &Die<'_, '_>,
-        place: &Place,
+        location: &ValueLocation,
         depth: usize,
     ) -> Result<(), Missing> {
         if ty.has(gimli::DW_AT_declaration) {
             out.add("<incomplete type>");
             return Ok(());
         }
-        if let Some((address, length)) = text::of_structure(ty, place, &self.process) {
+        if let Some((address, length)) = text::of_structure(ty, location, &self.process) {
             self.text(out, address, || text::counted(&self.process, address, length));
             return Ok(());
         }
-        if let Some(sequence) = Sequence::of(ty, place, &self.process, self.language) {
+        if let Some(sequence) = Sequence::of(ty, location, &self.process, self.language) {
             return self.elements_behind(out, &sequence, depth);
         }
         if depth >= DEPTH {
@@ -182,10 +198,10 @@ impl<'s, 'b> Shown<'s, 'b> {
         }
         let parts = ty.children(PARTS);
         if let Some(part) = parts.iter().find(|d| d.tag() == gimli::DW_TAG_variant_part) {
-            return self.variant(out, part, place, depth);
+            return self.variant(out, part, location, depth);
         }
         if ty.tag() == gimli::DW_TAG_union_type
-            && let Some(instead) = self.instead_of_union(ty, place)
+            && let Some(instead) = self.instead_of_union(ty, location)
         {
             out.add(instead);
             return Ok(());
@@ -227,7 +243,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 }
                 _ => {}
             }
-            self.member(out, member, name.as_deref(), place, depth);
+            self.member(out, member, name.as_deref(), location, depth);
         }
         out.add(close);
         Ok(())
@@ -235,27 +251,27 @@ impl<'s, 'b> Shown<'s, 'b> {
 
     /// What is shown instead of a union, where one of its members may not be: all of them have the
     /// same bytes.
-    fn instead_of_union(&self, ty: &Die<'_, '_>, place: &Place) -> Option<&'static str> {
-        if members::has(ty, place, &|_, name| name.is_some_and(|n| self.options.hides(n))) {
+    fn instead_of_union(&self, ty: &Die<'_, '_>, location: &ValueLocation) -> Option<&'static str> {
+        if members::has(ty, location, &|_, name| name.is_some_and(|n| self.options.hides(n))) {
             return Some(HIDDEN);
         }
-        let has_text = || members::has(ty, place, &|ty, _| is_array_of_text(ty));
+        let has_text = || members::has(ty, location, &|ty, _| is_array_of_text(ty));
         (!self.options.contents && has_text()).then_some(CONTENTS)
     }
 
-    /// The value of a member of the structure at `place`.
+    /// The value of a member of the structure at `location`.
     fn member(
         &self,
         out: &mut Out,
         member: &Die<'_, '_>,
         name: Option<&str>,
-        place: &Place,
+        location: &ValueLocation,
         depth: usize,
     ) {
         let of = member.type_of();
         if name.is_some_and(|name| self.options.hides(name)) {
             out.add(HIDDEN);
-        } else if let Some(bits) = members::bits(member, place, &self.process) {
+        } else if let Some(bits) = members::bits(member, location, &self.process) {
             let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
             match (bits, boolean) {
                 (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
@@ -264,7 +280,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 (Err(missing), _) => add_missing(out, &missing),
             }
         } else if let Some(offset) = members::offset(member) {
-            self.show(out, of.as_ref(), &place.part(offset), depth + 1);
+            self.show(out, of.as_ref(), &location.part(offset), depth + 1);
         } else {
             out.add("<virtual base>");
         }
@@ -275,14 +291,14 @@ impl<'s, 'b> Shown<'s, 'b> {
         &self,
         out: &mut Out,
         part: &Die<'_, '_>,
-        place: &Place,
+        location: &ValueLocation,
         depth: usize,
     ) -> Result<(), Missing> {
         let variants = part.children(PARTS);
         let discriminant = part.refers(gimli::DW_AT_discr);
         let number = match &discriminant {
             Some(member) => {
-                let at = place.part(members::offset(member).unwrap_or(0));
+                let at = location.part(members::offset(member).unwrap_or(0));
                 let ty = member.type_of().ok_or(Missing::OptimizedOut)?;
                 let size = types::size(&ty).unwrap_or(0).min(8);
                 at.read(&self.process, size as usize)?;
@@ -303,7 +319,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             out.add("<unknown variant>");
             return Ok(());
         };
-        let at = place.part(members::offset(&member).unwrap_or(0));
+        let at = location.part(members::offset(&member).unwrap_or(0));
         self.show(out, member.type_of().as_ref(), &at, depth + 1);
         Ok(())
     }
@@ -319,8 +335,8 @@ impl<'s, 'b> Shown<'s, 'b> {
             out.add(CONTENTS);
             return Ok(());
         }
-        let place = Place::Memory(sequence.address);
-        self.array(out, &sequence.element, &[Some(sequence.length)], &place, depth)
+        let location = ValueLocation::Memory(sequence.address);
+        self.array(out, &sequence.element, &[Some(sequence.length)], &location, depth)
     }
 
     fn array(
@@ -328,11 +344,11 @@ impl<'s, 'b> Shown<'s, 'b> {
         out: &mut Out,
         element: &Die<'_, '_>,
         dimensions: &[Option<u64>],
-        place: &Place,
+        location: &ValueLocation,
         depth: usize,
     ) -> Result<(), Missing> {
         let Some((count, inner)) = dimensions.split_first() else {
-            self.show(out, Some(element), place, depth + 1);
+            self.show(out, Some(element), location, depth + 1);
             return Ok(());
         };
         let Some(count) = *count else {
@@ -354,7 +370,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             && types::peeled(element).is_some_and(|ty| text::is_character(&ty));
         if is_text {
             let size = usize::try_from(count).unwrap_or(usize::MAX).min(text::LONGEST + 1);
-            out.add(&text::in_array(&place.read(&self.process, size)?));
+            out.add(&text::in_array(&location.read(&self.process, size)?));
             return Ok(());
         }
         let (open, close) = if self.language == Language::Rust { ("[", "]") } else { ("{", "}") };
@@ -371,7 +387,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 out.add("...");
                 break;
             }
-            self.array(out, element, inner, &place.part(i.saturating_mul(size)), depth)?;
+            self.array(out, element, inner, &location.part(i.saturating_mul(size)), depth)?;
         }
         out.add(close);
         Ok(())

@@ -1,10 +1,10 @@
 //! Text, as C, C++, Rust and Go have it: quoted, on one line, of bounded length.
 
-use super::location::Place;
+use super::location::ValueLocation;
 use super::members::{named, pointer, unsigned};
 use super::types;
 use crate::corefile::entries::Die;
-use crate::corefile::process_memory::ProcessMemory;
+use crate::corefile::process_memory::DumpedMemory;
 use addr2line::gimli::{self, AttributeValue};
 
 /// Most bytes of a text that are shown.
@@ -31,7 +31,7 @@ pub(super) fn quoted(bytes: &[u8], is_cut: bool) -> String {
 }
 
 /// The text at an address, up to a NUL.
-pub(super) fn terminated(process: &ProcessMemory<'_>, address: u64) -> Option<String> {
+pub(super) fn terminated(process: &DumpedMemory<'_>, address: u64) -> Option<String> {
     let bytes = process.up_to(address, LONGEST)?;
     let end = bytes.iter().position(|b| *b == 0);
     Some(quoted(&bytes[..end.unwrap_or(bytes.len())], end.is_none()))
@@ -67,26 +67,26 @@ pub(super) fn may_be_of_text(element: &Die<'_, '_>) -> bool {
 /// Address and length of the text that a structure is.
 pub(super) fn of_structure(
     ty: &Die<'_, '_>,
-    place: &Place,
-    process: &ProcessMemory<'_>,
+    location: &ValueLocation,
+    process: &DumpedMemory<'_>,
 ) -> Option<(u64, u64)> {
     let name = ty.name()?;
     let (start, length) = if name == "string" {
         // Go.
-        (named(ty, place, "str")?, named(ty, place, "len")?)
+        (named(ty, location, "str")?, named(ty, location, "len")?)
     } else if name.starts_with("basic_string<char,") {
         // libstdc++; libc++ has another layout.
-        let pointed = named(ty, place, "_M_dataplus")?;
-        (pointer(&pointed.0, &pointed.1)?, named(ty, place, "_M_string_length")?)
+        let pointed = named(ty, location, "_M_dataplus")?;
+        (pointer(&pointed.0, &pointed.1)?, named(ty, location, "_M_string_length")?)
     } else if name.starts_with("basic_string_view<char,") {
-        (named(ty, place, "_M_str")?, named(ty, place, "_M_len")?)
+        (named(ty, location, "_M_str")?, named(ty, location, "_M_len")?)
     } else if matches!(name.as_str(), "&str" | "&mut str")
         || name.starts_with("alloc::boxed::Box<str")
     {
-        (named(ty, place, "data_ptr")?, named(ty, place, "length")?)
+        (named(ty, location, "data_ptr")?, named(ty, location, "length")?)
     } else if name == "String" {
         // Rust: a vector of bytes.
-        let bytes = named(ty, place, "vec")?;
+        let bytes = named(ty, location, "vec")?;
         (pointer(&bytes.0, &bytes.1)?, named(&bytes.0, &bytes.1, "len")?)
     } else {
         return None;
@@ -95,7 +95,7 @@ pub(super) fn of_structure(
 }
 
 /// The text with an address and a length; `None` if the core does not have it.
-pub(super) fn counted(process: &ProcessMemory<'_>, address: u64, length: u64) -> Option<String> {
+pub(super) fn counted(process: &DumpedMemory<'_>, address: u64, length: u64) -> Option<String> {
     let size = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST);
     let mut bytes = vec![0; size];
     process.read(address, &mut bytes).or((size == 0).then_some(()))?;

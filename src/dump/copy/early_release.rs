@@ -11,7 +11,7 @@ use super::crashed_memory::{CrashedMemory, Failed};
 use super::pages::page_size;
 use super::parallel;
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::elf::spans::{Spans, merge};
 use crate::elf::{Head, Load};
 use crate::sys::Errno;
@@ -47,7 +47,7 @@ impl Release<'_> {
         head: &Head,
         files: &[u64],
         threads: &[u64],
-        target: &Arc<Target>,
+        target: &Arc<CopyTarget>,
     ) -> Result<Option<Spans>, Failed> {
         // Of other architectures than x86-64 and AArch64 it is not known where the threads' blocks
         // are.
@@ -77,7 +77,7 @@ fn prepare(
     head: &Head,
     files: &[u64],
     threads: &[u64],
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
 ) -> Result<Option<(HeldMemory, Spans)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };

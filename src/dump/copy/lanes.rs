@@ -18,7 +18,7 @@ use super::reduced::Reduced;
 use super::sink::{Sink, Sparse, Zstd};
 use super::small_process;
 use super::stop::{Bounds, Stop};
-use super::target::Target;
+use super::target::CopyTarget;
 use super::zstd_frames::Frames;
 use crate::elf::Load;
 use crate::elf::spans::{Spans, next_open};
@@ -47,7 +47,7 @@ impl Copied {
 /// With a `release` the process is let go early if the parallel lane is taken.
 pub(crate) fn copy_core(
     pipe: impl AsFd,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
     release: Option<Release<'_>>,
@@ -71,7 +71,7 @@ pub(crate) fn copy_core(
 /// The same, compressed.
 pub(crate) fn compress(
     pipe: impl AsFd,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
 ) -> Copied {
@@ -101,7 +101,7 @@ pub(crate) fn compress(
 fn reduce<I: AsFd, S: Sink>(
     input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
-    target: &Target,
+    target: &CopyTarget,
     bounds: &Bounds,
     source: Option<&CrashedMemory>,
 ) -> Option<Copied> {
@@ -134,7 +134,7 @@ type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 struct CoreCopy<'a, 'r, I, S> {
     input: &'a mut PipeReader<I>,
     output: &'a mut CoreOutput<S>,
-    target: &'a Arc<Target>,
+    target: &'a Arc<CopyTarget>,
     bounds: &'a Bounds,
     start: Start,
     source: Option<CrashedMemory>,
@@ -277,7 +277,7 @@ mod tests {
         let length = || file.metadata().unwrap().len();
         let moved = Counter::shared().unwrap();
         let fd = file.try_clone().unwrap().into();
-        let target = &Arc::new(Target::new(fd, moved, Capacity::default(), FsType::Other));
+        let target = &Arc::new(CopyTarget::new(fd, moved, Capacity::default(), FsType::Other));
         let pipe = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&pipe, &[1; 10_000], 0).unwrap();
         let mut input = PipeReader::new(pipe, target);

@@ -6,7 +6,7 @@ use super::crashed_memory::{CrashedMemory, Failed};
 use super::pages::runs;
 use super::regions::{BATCH, Batch, RegionPart, Walk};
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use super::zstd_frames::{Frames, Packer};
 use crate::elf::spans::{Spans, next_open};
 use crate::elf::{Head, Load, starts_of_files};
@@ -58,7 +58,7 @@ pub(crate) fn copy_memory(
     source: &'static CrashedMemory,
     loads: Vec<Load>,
     files: Vec<u64>,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     held: Option<Spans>,
 ) -> Result<(), Failed> {
     run(source, Walk::new(loads, files), target, held, None)
@@ -69,7 +69,7 @@ pub(crate) fn compress(
     source: &'static CrashedMemory,
     loads: Vec<Load>,
     files: Vec<u64>,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     frames: &'static Frames,
 ) -> Result<(), Failed> {
     run(source, Walk::new(loads, files), target, None, Some(frames))
@@ -78,7 +78,7 @@ pub(crate) fn compress(
 fn run(
     source: &'static CrashedMemory,
     walk: Walk,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     held: Option<Spans>,
     frames: Option<&'static Frames>,
 ) -> Result<(), Failed> {
@@ -151,7 +151,7 @@ struct Clock {
 /// What the threads share.
 struct Work {
     source: &'static CrashedMemory,
-    target: Arc<Target>,
+    target: Arc<CopyTarget>,
     held: Option<Spans>,
     /// The file, if it is a compressed one.
     frames: Option<&'static Frames>,
@@ -304,7 +304,7 @@ mod tests {
         let source: &'static CrashedMemory = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
-        let target = Arc::new(Target::new(
+        let target = Arc::new(CopyTarget::new(
             file.try_clone().unwrap().into(),
             moved,
             crate::dump::copy::target::Capacity::default(),

@@ -2,7 +2,7 @@
 
 use super::pages::CHUNK;
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::sys::{AsFd, descriptor};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ const HEAD: usize = 8 << 10;
 /// The kernel's stream, read in pieces.
 pub(crate) struct PipeReader<I> {
     pipe: I,
-    target: Arc<Target>,
+    target: Arc<CopyTarget>,
     buffer: Vec<u8>,
     /// Most bytes of a read, unless more are asked for.
     step: usize,
@@ -26,7 +26,7 @@ pub(crate) struct PipeReader<I> {
 
 impl<I: AsFd> PipeReader<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
-    pub(crate) fn new(pipe: I, target: &Arc<Target>) -> Self {
+    pub(crate) fn new(pipe: I, target: &Arc<CopyTarget>) -> Self {
         PipeReader {
             pipe,
             target: target.clone(),

@@ -12,7 +12,7 @@ use super::pages::page_size;
 use super::pipe_reader::{PipeReader, READ};
 use super::sink::Sink;
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::config::KeptMemory;
 use crate::corefile::reduced::{SmallCore, candidates};
 use crate::corefile::{CoreHead, MAX_NOTES};
@@ -72,7 +72,7 @@ impl Reduced {
         input: &mut PipeReader<I>,
         output: &mut CoreOutput<S>,
         source: Option<&CrashedMemory>,
-        target: &Target,
+        target: &CopyTarget,
         keep: KeptMemory,
     ) -> Result<(), Stop> {
         let Some(source) = source.filter(|source| source.pidfd.is_some()) else {
@@ -236,7 +236,7 @@ struct OfProcess<'a> {
     files: Vec<u64>,
     /// Whether the kernel keeps from us what the process itself could not read.
     hides: bool,
-    target: &'a Target,
+    target: &'a CopyTarget,
     /// Why nothing more can be read.
     failed: Cell<Option<Stop>>,
 }

@@ -1,7 +1,7 @@
 //! What takes a core: a file with holes, or a zstd frame.
 
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::sys::{Errno, descriptor};
 use std::io::Write;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) trait Sink {
 }
 
 /// A file in which zeros that were left out are holes.
-pub(crate) struct Sparse(pub Arc<Target>);
+pub(crate) struct Sparse(pub Arc<CopyTarget>);
 
 impl Sink for Sparse {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
@@ -30,7 +30,7 @@ impl Sink for Sparse {
 /// A zstd frame, compressed in one pass.
 pub(crate) struct Zstd {
     encoder: Option<zstd::Encoder<'static, Appending>>,
-    target: Arc<Target>,
+    target: Arc<CopyTarget>,
     at: u64,
     /// RLIMIT_FSIZE of the process, which counts what goes in.
     room: u64,
@@ -42,7 +42,7 @@ pub(crate) const LEVEL: i32 = 1;
 
 impl Zstd {
     /// A frame for what comes after the first `at` bytes of a core. `room`: most bytes of the core.
-    pub(crate) fn new(target: &Arc<Target>, at: u64, room: Option<u64>) -> Result<Self, Stop> {
+    pub(crate) fn new(target: &Arc<CopyTarget>, at: u64, room: Option<u64>) -> Result<Self, Stop> {
         let new = || {
             let mut encoder = zstd::Encoder::new(Appending(target.clone()), LEVEL)?;
             encoder.include_checksum(true)?;
@@ -96,7 +96,7 @@ impl Sink for Zstd {
     }
 }
 
-fn stop(e: std::io::Error, target: &Target) -> Stop {
+fn stop(e: std::io::Error, target: &CopyTarget) -> Stop {
     if target.is_full() {
         return Stop::Full;
     }
@@ -104,7 +104,7 @@ fn stop(e: std::io::Error, target: &Target) -> Stop {
 }
 
 /// A file that is written from its start to its end.
-struct Appending(Arc<Target>);
+struct Appending(Arc<CopyTarget>);
 
 impl Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -12,7 +12,7 @@ use super::pages::{page_size, runs};
 use super::parallel::WORTH;
 use super::regions::{BATCH, RegionPart};
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Run;
@@ -97,7 +97,7 @@ fn choose(
 pub(crate) fn copy_memory(
     source: &CrashedMemory,
     pieces: &[RegionPart],
-    target: &Target,
+    target: &CopyTarget,
 ) -> Result<(), Failed> {
     let mut buffer = vec![0u8; BATCH.min(pieces.iter().map(|p| p.span.size).sum())];
     let mut left = pieces.iter().flat_map(parts).peekable();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The file that is written: how many bytes it has, and how many it may have.
-pub(crate) struct Target {
+pub(crate) struct CopyTarget {
     file: OwnedFd,
     /// Counts each byte that is read or written, for the watchdog.
     moved: Counter,
@@ -47,11 +47,11 @@ pub(crate) struct Capacity {
     pub floor: Option<u64>,
 }
 
-impl Target {
+impl CopyTarget {
     /// `kind`: of its file system.
     pub(crate) fn new(file: OwnedFd, moved: Counter, space: Capacity, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
-        Target {
+        CopyTarget {
             file,
             moved,
             written: AtomicU64::new(0),
@@ -147,7 +147,7 @@ impl Target {
     }
 }
 
-impl AsFd for Target {
+impl AsFd for CopyTarget {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

@@ -7,7 +7,7 @@
 use super::regions::{BATCH, Batch};
 use super::sink::LEVEL;
 use super::stop::Stop;
-use super::target::Target;
+use super::target::CopyTarget;
 use crate::sys::file;
 use crate::sys::{Errno, descriptor};
 use std::io::Result;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The file, and whose turn it is.
 pub(crate) struct Frames {
-    target: Arc<Target>,
+    target: Arc<CopyTarget>,
     /// Where in the core the first frame starts.
     start: u64,
     /// Where in the file.
@@ -54,7 +54,7 @@ const AT_ONCE: u64 = 256;
 
 impl Frames {
     /// After `start` bytes of a core, whose frame is whole and in the file.
-    pub(crate) fn new(target: &Arc<Target>, start: u64) -> Result<Self> {
+    pub(crate) fn new(target: &Arc<CopyTarget>, start: u64) -> Result<Self> {
         let zeros = compressor()?.compress(&vec![0; ZEROS as usize])?.repeat(AT_ONCE as usize);
         let base = file::stat(&**target).map_err(std::io::Error::other)?.size;
         let order = Mutex::new(Order { next: 0, core: start, file: base });
@@ -229,11 +229,11 @@ mod tests {
     use crate::sys::memory::Span;
     use std::io::{Read, Seek};
 
-    fn target(room: Option<u64>) -> (std::fs::File, Arc<Target>) {
+    fn target(room: Option<u64>) -> (std::fs::File, Arc<CopyTarget>) {
         let file = tempfile::tempfile().unwrap();
         (
             file.try_clone().unwrap(),
-            Arc::new(Target::new(
+            Arc::new(CopyTarget::new(
                 file.into(),
                 Counter::shared().unwrap(),
                 crate::dump::copy::target::Capacity { room, floor: None },

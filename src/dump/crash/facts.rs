@@ -6,7 +6,7 @@ use super::container_root::ContainerRoot;
 use crate::sys::apparmor::Profile;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
 use crate::sys::rlimit::SoftAndHard;
-use crate::sys::selinux::Subject;
+use crate::sys::selinux::SelinuxSubject;
 use crate::sys::{OwnedFd, ns, pidfd};
 use anyhow::{Context, Result, ensure};
 
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
     pub file_size_limit: Option<u64>,
     pub core_limit: SoftAndHard,
     /// What SELinux knows it as; `None` where SELinux is off.
-    pub subject: Option<Result<Subject>>,
+    pub subject: Option<Result<SelinuxSubject>>,
     /// The AppArmor profile that it is held to.
     pub profile: Option<Profile>,
     /// Its directory in /proc, for the copy.
@@ -90,7 +90,7 @@ impl Facts {
             vdso: proc::auxiliary(&auxv, proc::AT_SYSINFO_EHDR),
             file_size_limit: limit("Max file size")?.soft,
             core_limit: limit(proc::CORE_LIMIT)?,
-            subject: Subject::of(&task),
+            subject: SelinuxSubject::of(&task),
             profile: Profile::of(&task),
             status,
             task,

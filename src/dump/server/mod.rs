@@ -9,7 +9,7 @@ mod queue;
 
 use super::crash::from_socket::Peer;
 use crate::sys::proc::{self, Proc};
-use crate::sys::signals::{Signals, Told};
+use crate::sys::signals::{SignalEvent, Signals};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, process, rlimit};
 use anyhow::{Context, Result};
 use helper::ReadyHelper;
@@ -90,9 +90,9 @@ impl Server {
         loop {
             while let Some(told) = self.signals.next() {
                 match told {
-                    Told::Child => {}
-                    Told::End => return Ok(Ending::End),
-                    Told::Again => return Ok(Ending::Again),
+                    SignalEvent::Child => {}
+                    SignalEvent::End => return Ok(Ending::End),
+                    SignalEvent::Again => return Ok(Ending::Again),
                 }
             }
             let time = if self.queue.waiting() == 0 { TICK } else { SOON };

@@ -11,7 +11,7 @@ use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes::{self, Copied};
 use crate::dump::copy::pages::page_size;
 use crate::dump::copy::stop::{Bounds, Stop};
-use crate::dump::copy::target::{self, Target};
+use crate::dump::copy::target::{self, CopyTarget};
 use crate::dump::crash::facts::Facts;
 use crate::dump::crash::transport::Transport;
 use crate::dump::policy::plan::{CoreFile, Rights};
@@ -134,7 +134,7 @@ fn attempt(
     filter::enter(&filter::COPY).map_err(|e| Cause::Failed(format!("{e:#}")))?;
     let floor = bounds.min_free.map(|free| free.of(space.total));
     let takes = target::Capacity { room: bounds.limit.as_ref().map(|r| r.0), floor };
-    let target = Arc::new(Target::new(file, moved, takes, space.kind));
+    let target = Arc::new(CopyTarget::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
     let copied = fill(facts, core_file, &target, source, hold, to_parent);
@@ -180,7 +180,7 @@ struct ClosedFile {
 impl ClosedFile {
     /// `id`: the file's, as it was made; `name`: its name in the directory.
     fn of(
-        target: &Target,
+        target: &CopyTarget,
         directory: &OpenedDirectory<'_>,
         name: &OsStr,
         id: Option<FileId>,
@@ -242,7 +242,7 @@ fn make(
 fn fill(
     facts: &Facts,
     core_file: &CoreFile,
-    target: &Arc<Target>,
+    target: &Arc<CopyTarget>,
     source: Option<CrashedMemory>,
     hold: Option<Hold>,
     to_parent: &mut ToParent,

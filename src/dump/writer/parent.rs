@@ -60,9 +60,9 @@ pub(crate) enum Event {
 /// What came of one writer.
 enum Attempt {
     /// It is over. The writer, if it has not ended.
-    Over(Box<Written>, Option<Waiting>),
+    Over(Box<Written>, Option<EndingWriter>),
     /// It has to be done again, without an early release.
-    Retry(Waiting),
+    Retry(EndingWriter),
 }
 
 /// A dump that takes longer has a record that knows its file before it is whole.
@@ -76,12 +76,12 @@ const LAST: Duration = Duration::from_secs(30);
 /// before: on a busy processor the end of this process would delay what the crashed process waits
 /// for.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct EndingWriter {
     writer: Child,
     messages: OwnedFd,
 }
 
-impl Waiting {
+impl EndingWriter {
     /// Ends it. `None`: it hangs.
     pub(crate) fn end(self) -> Result<Option<child::Ended>> {
         drop(self.messages);
@@ -101,7 +101,7 @@ pub(crate) fn write(
     slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     mut on: impl FnMut(Event),
-) -> Result<(Written, Option<Waiting>)> {
+) -> Result<(Written, Option<EndingWriter>)> {
     let writer = match attempt(crash, facts, core_file, slot, store, &mut on)? {
         Attempt::Over(written, waiting) => return Ok((*written, waiting)),
         Attempt::Retry(writer) => writer,
@@ -248,13 +248,15 @@ fn follow(
                 on(Event::ReleasedEarly);
                 descriptor::replace_stdin(&messages);
             }
-            Some(Message::Retry) => return Ok(Attempt::Retry(Waiting { writer: child, messages })),
+            Some(Message::Retry) => {
+                return Ok(Attempt::Retry(EndingWriter { writer: child, messages }));
+            }
             Some(Message::Done(finished)) => {
                 if let Some(note) = note {
                     log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
                 }
                 written.finished = finished;
-                let waiting = Waiting { writer: child, messages };
+                let waiting = EndingWriter { writer: child, messages };
                 return Ok(Attempt::Over(Box::new(written), Some(waiting)));
             }
         }

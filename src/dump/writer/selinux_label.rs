@@ -4,14 +4,14 @@
 
 use crate::dump::crash::facts::Facts;
 use crate::sys::proc::os;
-use crate::sys::selinux::{Policy, Subject};
+use crate::sys::selinux::{Policy, SelinuxSubject};
 use crate::sys::{BorrowedFd, OwnedFd};
 use anyhow::Result;
 
 /// What the writer asks.
 #[derive(Debug)]
 pub(crate) struct Labeller<'a> {
-    subject: &'a Result<Subject>,
+    subject: &'a Result<SelinuxSubject>,
     policy: Result<Policy>,
 }
 
