@@ -395,6 +395,26 @@ socket_stopped() {
     crash_in web
 }
 
+# By the configuration to the pipe and back; and a socket whose file is gone, by doctor's hint.
+socket_configured() {
+    served || return 77
+    echo 'kernel_interface = "pipe"' >/etc/oci-coredump/config.toml
+    oci-coredump install
+    ours
+    not systemctl is-active --quiet oci-coredump-serve.socket
+    not systemctl is-enabled --quiet oci-coredump-serve.service
+    crash_in web
+    echo 'kernel_interface = "socket"' >/etc/oci-coredump/config.toml
+    oci-coredump install
+    until_so 120 served
+    rm /run/oci-coredump/coredump.socket
+    oci-coredump doctor podman >"$kept/doctor" || :
+    grep -F 'systemctl restart oci-coredump-serve.socket oci-coredump-serve.service' "$kept/doctor"
+    systemctl restart oci-coredump-serve.socket oci-coredump-serve.service
+    until_so 120 served
+    crash_in web
+}
+
 # The process that serves the socket.
 server() { systemctl show --value -p MainPID oci-coredump-serve.service; }
 
@@ -467,6 +487,8 @@ phase_use() {
     step 'the coredump socket: install, doctor, a crash of a container and of the host' socket_served
     step 'a hundred crashes while its service is restarted, reloaded, killed, upgraded' socket_restarted
     step 'its stop gives the pipe back, its start the socket' socket_stopped
+    step 'by the configuration to the pipe and back; its file is gone: doctor has the hint' \
+        socket_configured
     step 'it does not answer for a while: the pipe, then the socket again' stalled
     step 'it hangs for good: its unit starts another one' hung
     step 'it is killed again and again: the socket goes on listening' killed_often

@@ -9,11 +9,14 @@ const WATCH: &str = "oci-coredump.service";
 /// Those that serve the coredump socket.
 const SERVE: [&str; 2] = ["oci-coredump-serve.socket", "oci-coredump-serve.service"];
 
-/// Enables and starts the units that the configuration needs. A failure is only logged: the host
-/// works without them.
+/// Enables and starts the units that the configuration needs, and disables those of the socket
+/// where it wants the pipe. A failure is only logged: the host works without them.
 pub(super) fn enable(config: &Config) {
-    if config.kernel_interface != KernelInterface::Pipe && crate::sysctl::has_socket() {
-        SERVE.iter().for_each(|unit| systemctl(&["enable", "--now"], unit));
+    let serve = |what| SERVE.iter().for_each(|unit| systemctl(&[what, "--now"], unit));
+    match config.kernel_interface {
+        KernelInterface::Pipe => serve("disable"),
+        _ if crate::sysctl::has_socket() => serve("enable"),
+        _ => {}
     }
     systemctl(&["enable", "--now"], WATCH);
 }

@@ -43,6 +43,12 @@ pub(super) fn patterns(config: &Config) -> Vec<Check> {
     all
 }
 
+/// A server whose socket's file was removed listens where nobody finds it: only a restart of its
+/// socket unit makes the file again.
+const RESTART: &str = "`systemctl restart oci-coredump-serve.socket oci-coredump-serve.service`, \
+                       or `oci-coredump serve` without systemd; `oci-coredump watch --once` gives \
+                       crashes to the pipe meanwhile";
+
 /// The kernel connects to the socket.
 fn served() -> Check {
     match sysctl::is_served() {
@@ -50,8 +56,7 @@ fn served() -> Check {
         false => failure(
             CHECK,
             format!("no server answers at {}: every core on this host is lost", sysctl::SOCKET),
-            "start oci-coredump-serve.service; `oci-coredump watch --once` gives crashes to the \
-             pipe now",
+            RESTART,
         ),
     }
 }
@@ -77,7 +82,7 @@ fn interface(config: &Config, now: &str) -> Option<Check> {
         _ if !sysctl::is_served() => Some(warning(
             NAME,
             format!("the pipe, since no server answers at {}", sysctl::SOCKET),
-            "start oci-coredump-serve.service, or `oci-coredump serve`",
+            RESTART,
         )),
         _ => Some(warning(
             NAME,
