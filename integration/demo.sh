@@ -12,7 +12,7 @@ binary=${1:?usage: demo.sh BINARY}
 installed=/usr/libexec/oci/hooks.d/oci-coredump
 [ "$(id -u)" = 0 ] || { echo "demo.sh: the kernel's core_pattern is set by root only" >&2; exit 1; }
 if [ -e "$installed" ]; then
-    echo "demo.sh: $installed is installed already: uninstall it first" >&2
+    echo "demo.sh: $installed is installed already: \`sudo make uninstall\` first" >&2
     exit 1
 fi
 
@@ -47,6 +47,10 @@ put_back() {
     if [ -e "$installed" ]; then
         "$installed" uninstall --purge >/dev/null
         make --silent uninstall >/dev/null
+        [ ! -e "$installed" ] || {
+            echo "demo.sh: $installed is still there: the lines above say why" >&2
+            failed=1
+        }
         find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null
         for directory in "${made[@]}"; do rmdir "$directory" 2>/dev/null; done
     fi
@@ -54,6 +58,7 @@ put_back() {
         sort -r | xargs -r umount --lazy
     rm -rf "$scratch"
     if [ "$(cd /proc/sys/kernel && head -n 1 "${sysctls[@]}")" = "$before" ]; then
+        [ -z "$failed" ] || exit 1
         title "The host is as it was: kernel.core_pattern = $(cat /proc/sys/kernel/core_pattern)"
     else
         echo "demo.sh: the sysctls are not what they were:" >&2
@@ -61,6 +66,7 @@ put_back() {
         exit 1
     fi
 }
+failed=
 # The directories that `make install` will make, the innermost first.
 made=()
 for directory in /usr/libexec/oci{/hooks.d,} /usr/share/containers/oci{/hooks.d,} \
@@ -173,6 +179,12 @@ show podman run --detach --name bank --annotation oci-coredump/pattern=/crash/%e
 
 title 'Each reads its own pattern in its own /proc.'
 for name in shop bank; do show podman exec "$name" cat /proc/sys/kernel/core_pattern; done
+[ "$(podman exec shop cat /proc/sys/kernel/core_pattern)" = /pod/data/dump/core-eci ] || {
+    echo "demo.sh: the container has no pattern of its own. What the hook said of it:" >&2
+    { journalctl -t oci-coredump --lines 5 2>/dev/null || dmesg | grep oci-coredump; } |
+        tail -n 5 >&2
+    exit 1
+}
 echo "On the host: $(cut -c 1-60 /proc/sys/kernel/core_pattern)..."
 
 title 'A program crashes in each. The cores are where each container asked.'

@@ -3,10 +3,14 @@
 # for that.
 set -eu
 
+# A package that was renamed may provide the name: libevent-2.1-7t64 of Debian 13.
+provided=$(dpkg-query --show --showformat '${db:Status-Status} ${Provides}\n' |
+    sed -n 's/^installed //p' | tr ',' '\n' | sed 's/^ *//; s/ *(.*//')
 missing=
 for package; do
     status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$status" = installed ] || missing="$missing $package"
+    [ "$status" = installed ] || printf '%s\n' "$provided" | grep -qxF "$package" ||
+        missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 

@@ -27,6 +27,7 @@ use crate::sys::{Errno, file, resolve, user};
 use anyhow::{Context, Result, ensure};
 use fetched::Fetched;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -148,10 +149,13 @@ impl Store {
         let Ok(dir) = file::open_dir(path) else { return Ok(false) };
         for name in ["containers", "records", "binaries", FETCHED, "engines"] {
             match std::fs::remove_dir_all(path.join(name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                // A mount point stays, empty.
+                Err(e) if e.kind() == ErrorKind::ResourceBusy => {}
+                Err(e) => {
                     return Err(e).with_context(|| format!("remove {}/{name}", path.display()));
                 }
-                _ => {}
             }
         }
         for name in ["sysctl.json", "sysctl.json.copy"] {

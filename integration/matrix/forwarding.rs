@@ -11,11 +11,11 @@ use tempfile::TempDir;
 use support::bundle::Bundle;
 use support::core_file::{self, Crashed, owner_and_mode};
 use support::crasher::{compile, parent};
-use support::host::{BINARY, Host};
+use support::host::{BINARY, Host, RUN, STORE};
 use support::require;
 use support::runtime::{Kind, Runtime};
 use support::scene::{
-    ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, uninstall, victim,
+    ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, product, uninstall, victim,
 };
 use support::server::Way;
 use support::systemd::Systemd;
@@ -301,6 +301,52 @@ fn uninstall_gives_every_sysctl_back() {
     // A second time changes nothing.
     uninstall();
     assert_eq!(host.sysctl("kernel/core_pattern"), sysctls[0].1);
+}
+
+/// A file system of its own for cores, and one over /run/oci-coredump: their mount points stay, and
+/// that is no failure.
+#[test]
+fn uninstall_where_the_store_is_a_mount() {
+    let host = host();
+    let before = host.sysctl("kernel/core_pattern");
+    let _mounts = [STORE, RUN].map(Mounted::tmpfs);
+    let runtime = Runtime::new(Kind::Runc);
+    let bundle = annotated();
+    let container = runtime.start(&bundle, "mounted");
+    crash(|script| container.sh(script), "segv");
+    only_record(&host, "mounted");
+    container.remove();
+    uninstall();
+    assert_eq!(host.sysctl("kernel/core_pattern"), before);
+    assert!(Path::new(STORE).join("records").exists(), "the cores stay");
+    let purged = product(&["uninstall", "--purge"]).output().unwrap();
+    assert!(purged.status.success(), "{purged:?}");
+    for directory in [STORE, RUN] {
+        let left: Vec<_> = fs::read_dir(directory).unwrap().map(Result::unwrap).collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
+}
+
+/// A file system in memory, for as long as this lives.
+struct Mounted(&'static str);
+
+impl Mounted {
+    fn tmpfs(directory: &'static str) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=700", "none", directory])
+            .status()
+            .unwrap();
+        assert!(done.success());
+        Mounted(directory)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--lazy", self.0]).status();
+        let _ = fs::remove_dir(self.0);
+    }
 }
 
 /// systemd's handler, as Debian's systemd-coredump has it in core_pattern, with the receiving

@@ -64,6 +64,12 @@ fn a_refused_pattern_lets_the_container_start(kind: Kind) {
             format!("{before}\n"),
             "{what}"
         );
+        // Whoever looks for its crashes is told.
+        let said = product(&["info", "refused"]).output().unwrap();
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success(), "{what}: {said:?}");
+        assert!(text.contains("container refused") && text.contains(ECI), "{what}: {text}");
+        assert_one_line(&said, what);
         container.remove();
         assert_eq!(host.sysctl("kernel/core_pattern"), before, "{what}");
     }

@@ -283,7 +283,9 @@ fn move_aside(path: &Path) {
     if aside.exists() {
         remove(path);
     } else if path.exists() {
-        fs::rename(path, aside).unwrap();
+        fs::rename(path, &aside).unwrap_or_else(|e| {
+            panic!("{path:?} cannot be moved aside (is it a mount point?): {e}")
+        });
     }
 }
 

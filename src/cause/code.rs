@@ -32,8 +32,8 @@ macro_rules! words {
 }
 
 words! {
-    Refused "refused" "the hook refused the container's request: the pattern or another annotation"
-        => "correct the annotation; `plan BUNDLE` and the log say which rule it breaks";
+    Refused "refused" "the container's registration is damaged, or has no pattern"
+        => "make the container anew; `reason` says what is wrong";
     DumpMode "dump-mode" "dump mode 2, and the container's root cannot have the core"
         => "`reason` says why; [limitations.md](limitations.md) has all conditions";
     SetUserId "set-user-id" "a process with more rights than its user has"

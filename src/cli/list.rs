@@ -92,11 +92,11 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     if args.follow {
         return follow(out, chosen, query, args, &mut printer);
     }
-    let Some(crashes) = chosen.crashes(query)? else { return no_match(chosen) };
+    let Some(crashes) = chosen.crashes(query)? else { return no_match(chosen, query) };
     if args.group {
         let records: Vec<Record> = crashes.iter().collect();
         group::print(out, &records, args.json)?;
-        return if records.is_empty() { no_match(chosen) } else { Ok(ExitCode::SUCCESS) };
+        return if records.is_empty() { no_match(chosen, query) } else { Ok(ExitCode::SUCCESS) };
     }
     let count = match (args.newest, args.reverse) {
         (Some(most), false) => printer.all(out, crashes.newest(most).into_iter()),
@@ -105,7 +105,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         (None, true) => printer.all(out, crashes.iter().rev()),
     }?;
     out.flush()?;
-    if count == 0 { no_match(chosen) } else { Ok(ExitCode::SUCCESS) }
+    if count == 0 { no_match(chosen, query) } else { Ok(ExitCode::SUCCESS) }
 }
 
 /// Prints the matching crashes, and those that come.

@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let options = args.full.options()?;
     let (chosen, query) = args.which.choose()?;
     let records = chosen.newest(&query, 1)?;
-    let Some(record) = records.last() else { return no_match(&chosen) };
+    let Some(record) = records.last() else { return no_match(&chosen, &query) };
     let registry = Registry::own();
     let overwriters = Overwriters::new(&chosen);
     let core = locate::open(record, registry.as_ref(), &overwriters);

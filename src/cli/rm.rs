@@ -44,10 +44,10 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let items: Vec<&Item> =
         inventory.iter().flat_map(|s| s.select(|record| query.takes(record))).collect();
     let Some(inventory) = &inventory else {
-        return no_match(&chosen);
+        return no_match(&chosen, &query);
     };
     if items.is_empty() {
-        return no_match(&chosen);
+        return no_match(&chosen, &query);
     }
     let verb = if args.dry_run { "would remove" } else { "removed" };
     if !args.yes && !args.dry_run {
@@ -85,7 +85,7 @@ fn describe(item: &Item) -> String {
 fn confirm(out: &mut impl Write, items: &[&Item]) -> Result<()> {
     ensure!(
         std::io::stdin().is_terminal(),
-        "{} crashes match, and stdin is no terminal to confirm on: --yes removes them, --dry-run \
+        "{} crash(es) match, and stdin is no terminal to confirm on: --yes removes them, --dry-run \
          lists them",
         items.len()
     );

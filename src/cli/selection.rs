@@ -3,11 +3,13 @@
 use super::clock;
 use super::completions::candidates;
 use super::crashes::Crashes;
-use super::query::{Query, Term};
+use super::query::{Query, Term, container};
 use super::remote;
 use super::usage::WrongUsage;
 use crate::config::Config;
 use crate::record::Record;
+use crate::registry::{Entry, Registry};
+use crate::report::one_line;
 use crate::store::fetched::Fetched;
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
@@ -153,10 +155,29 @@ impl Chosen {
     }
 }
 
-/// Reports that no crash matches. That is a failure, as with coredumpctl.
-pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
+/// Reports that no crash matches, and whether a request of such a container was refused: its
+/// crashes are the host's. That is a failure, as with coredumpctl.
+pub(super) fn no_match<T>(chosen: &Chosen, query: &Query) -> Result<T> {
     let is_own = !chosen.is_named && !user::is_host_root();
     let hint =
         if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
-    bail!("no crash in {} matches{hint}", chosen.store.display())
+    let refused = Registry::own().filter(|_| !chosen.is_named).and_then(|r| refused(&r, query));
+    let refused = refused.map_or_else(String::new, |(name, why)| {
+        format!(
+            "; container {name} runs without a core pattern, since its request was refused: {why}"
+        )
+    });
+    bail!("no crash in {} matches{hint}{}", chosen.store.display(), one_line(&refused))
+}
+
+/// A container that runs and whose crashes would match, but whose request was refused: its name,
+/// and why.
+fn refused(registry: &Registry, query: &Query) -> Option<(String, String)> {
+    let entries = registry.ids().ok()?.into_iter().filter_map(|id| registry.get(&id));
+    let of = |entry: Entry| {
+        let why = entry.refused.clone().filter(|_| entry.init_lives())?;
+        let crash = Record { names: entry.names, ..Record::default() };
+        query.takes(&crash).then(|| (container(&crash.names), why))
+    };
+    entries.into_iter().find_map(of)
 }

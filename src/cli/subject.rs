@@ -83,7 +83,7 @@ pub(super) fn open(
     }
     let records = chosen.newest(query, 1)?;
     let Some(record) = records.last() else {
-        return no_match(chosen);
+        return no_match(chosen, query);
     };
     let registry = Registry::own();
     let overwriters = Overwriters::new(chosen);

@@ -144,9 +144,11 @@ fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
     }
     match Store::purge(store)? {
         false => writeln!(out, "removed {}", store.display())?,
-        true => {
-            writeln!(out, "removed what is ours of {}: other files are there", store.display())?
-        }
+        true => writeln!(
+            out,
+            "removed what is ours of {}: it stays, as it is a mount point or has other files",
+            store.display()
+        )?,
     }
     Ok(())
 }
@@ -199,6 +201,9 @@ fn remove(out: &mut impl Write, path: &Path) -> Result<()> {
     match removed {
         Ok(()) => writeln!(out, "removed {}", path.display())?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+            writeln!(out, "{} stays: a mount point is there", path.display())?;
+        }
         Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
     }
     Ok(())

@@ -143,7 +143,7 @@ pub(super) fn store(config: &Config) -> Check {
                         "{} is not a directory of user {own}'s alone (mode 0700)",
                         path.display()
                     ),
-                    "chown, chmod 0700",
+                    &format!("chown {own} {0} && chmod 0700 {0}", path.display()),
                 );
             }
             match kernel::free_bytes(path) {

@@ -101,7 +101,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     }
     let records = chosen.newest(query, args.newest)?;
     if records.is_empty() {
-        return no_match(chosen);
+        return no_match(chosen, query);
     }
     let registry = Registry::own();
     let overwriters = Overwriters::new(chosen);

@@ -165,12 +165,12 @@ pub(crate) fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
         .with_context(|| format!("unlinkat({name:?})"))
 }
 
-/// Removes an empty directory, and returns whether it did. One that is missing
-/// or not empty is no error.
+/// Removes an empty directory, and returns whether it did. One that is missing, not empty or a
+/// mount point is no error: whoever mounted it goes on having it.
 pub(crate) fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
     match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
-        Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(false),
         Err(e) => Err(e).with_context(|| format!("unlinkat({name:?}, AT_REMOVEDIR)")),
     }
 }
