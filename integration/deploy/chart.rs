@@ -97,6 +97,12 @@ fn uploads() {
 
     values["uninstall"] = json!(true);
     let (kinds, spec) = rendered(&values);
+    // Ready only when it has been done.
+    assert_eq!(names(&spec["initContainers"]), ["uninstall"]);
+    assert_eq!(
+        spec["initContainers"][0]["securityContext"],
+        spec["containers"][0]["securityContext"]
+    );
     assert!(!names(&spec["containers"]).contains(&"upload"));
     assert!(!kinds.contains(&"ClusterRole".to_owned()));
 
