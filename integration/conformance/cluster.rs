@@ -132,7 +132,8 @@ impl Cluster {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     }
 
-    /// An object, or a list of them, as `kubectl get` names it; `Null` where there is none.
+    /// An object, or a list of them, as `kubectl get` names it; `Null` where there is none, and for
+    /// an empty list.
     pub fn get(&self, what: &[&str]) -> Value {
         let args = [&["get", "--ignore-not-found", "-o", "json"], what].concat();
         serde_json::from_str(&self.kubectl(&args)).unwrap_or_default()
@@ -309,7 +310,7 @@ impl Control {
             "listen-peer-urls": peers,
             "initial-advertise-peer-urls": peers,
             "initial-cluster": format!("test={peers}"),
-            "log-level": "warn",
+            "log-level": "error",
             "unsafe-no-fsync": true,
         });
         fs::write(self.file("etcd.json"), configuration.to_string()).unwrap();

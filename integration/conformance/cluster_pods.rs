@@ -47,12 +47,11 @@ fn make_shop(cluster: &Cluster) {
     cluster.wait(&["serviceaccount", "default", "-n", "shop"], Value::is_object);
 }
 
-/// A pod that has crashed as its first process: its object then, and its only record.
+/// A pod whose first process has crashed: its object then, and its only record.
 fn crashed(cluster: &Cluster, pod: &Value) -> (Value, Value) {
     let name = pod["metadata"]["name"].as_str().unwrap();
     cluster.apply(pod);
-    let ended =
-        cluster.wait(&["pod", name, "-n", "shop"], |pod| pod["status"]["phase"] == "Failed");
+    let ended = cluster.wait(&["pod", name, "-n", "shop"], |pod| terminated(pod).is_object());
     cluster.host.settle();
     let mut all = cluster.host.records();
     all.retain(|record| record["pod_uid"] == ended["metadata"]["uid"]);
@@ -66,10 +65,11 @@ fn crashed(cluster: &Cluster, pod: &Value) -> (Value, Value) {
     (ended, record)
 }
 
-/// The text of the termination log of a pod's only container.
-fn message(pod: &Value) -> &str {
-    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
-    ended["message"].as_str().unwrap_or_default()
+/// How the container of a pod that crashes has ended.
+fn terminated(pod: &Value) -> &Value {
+    let all = pod["status"]["containerStatuses"].as_array().map_or(&[][..], Vec::as_slice);
+    let app = all.iter().find(|status| status["name"] == "app").unwrap_or(&Value::Null);
+    &app["state"]["terminated"]
 }
 
 /// What a command has said, its status as first word.
@@ -117,7 +117,7 @@ fn by_kustomize() {
         cluster.said(&agent, "uninstall", &format!("removed {BINARY}"));
         cluster.kubectl(&["delete", "-k", &deploy("uninstall")]);
         cluster.wait(&["namespace", OWN], Value::is_null);
-        assert_eq!(cluster.get(&["daemonsets", "-A"])["items"], json!([]));
+        assert!(cluster.get(&["daemonsets", "-A"]).is_null());
         as_it_was(&before);
     });
 }
@@ -130,16 +130,22 @@ fn as_it_was(before: &Photo) {
 
 /// Pods that ask by ECI's annotation: first processes and exec'd ones, without and with a volume.
 fn crashes(cluster: &Cluster) {
-    let (pod_object, record) =
-        crashed(cluster, &pod("ends", Some(ASKS), &["/bin/crasher", "null"]));
+    let (object, record) = crashed(cluster, &pod("ends", Some(ASKS), &["/bin/crasher", "null"]));
     let line = "core dumped: /pod/data/dump/core-eci.1 (SIGSEGV in crasher)";
-    assert_eq!(message(&pod_object).lines().next(), Some(line), "{pod_object:#}");
+    let message = terminated(&object)["message"].as_str().unwrap_or_default();
+    assert_eq!(message.lines().next(), Some(line), "{object:#}");
     assert_eq!(record["core_path"], "/pod/data/dump/core-eci.1", "{record}");
 
     let mut with_volume = pod("volume", Some(ASKS), &["/bin/crasher", "null"]);
     with_volume["spec"]["volumes"] = json!([{"name": "dump", "emptyDir": {}}]);
     with_volume["spec"]["containers"][0]["volumeMounts"] =
         json!([{"name": "dump", "mountPath": "/pod/data/dump"}]);
+    // A kubelet takes the volumes of a pod that has ended away.
+    let other = json!({
+        "name": "other", "image": IMAGE, "imagePullPolicy": "Never",
+        "command": ["/bin/sleep", "1000"],
+    });
+    with_volume["spec"]["containers"].as_array_mut().unwrap().push(other);
     let (_, record) = crashed(cluster, &with_volume);
     assert_eq!(record["location"], "volume", "{record}");
 
@@ -189,8 +195,11 @@ fn plugin(cluster: &Cluster) {
 
     // Neither a pod that is not there, nor one that has not crashed, nor a name that is none.
     for verb in ["list", "info", "export", "debug"] {
-        for (name, words) in [("nobody", "nobody"), ("quiet", "quiet"), ("a*", "no name of a pod")]
-        {
+        for (name, words) in [
+            ("nobody", "there is no pod nobody in namespace shop now"),
+            ("quiet", "no crash in"),
+            ("a*", "no name of a pod"),
+        ] {
             let said = coredump(cluster, &[verb, name, "-n", "shop"]);
             has(&said, &["1 ", words]);
             assert!(!cluster.file(&format!("{name}.tar.zst")).exists(), "{verb}");
@@ -272,7 +281,7 @@ fn by_helm() {
         let agent = cluster.rolled_out();
         let object = cluster.get(&["pod", &agent, "-n", OWN]);
         assert_eq!(object["spec"]["containers"][0]["image"], TAGS[1], "{object:#}");
-        cluster.said(&agent, "node", "oci-coredump.json");
+        cluster.said(&agent, "node", "in place already");
         let inside = ["exec", "-n", "shop", "web", "--"];
         let crash = cluster.try_kubectl(&[&inside[..], &["/bin/crasher", "null"]].concat());
         assert_eq!(crash.status.code(), Some(139), "{crash:?}");
@@ -300,7 +309,7 @@ fn uploads(cluster: &Cluster, upgrade: &dyn Fn(&[&str]) -> String) {
     let file = cluster.file("values.json");
     fs::write(&file, values.to_string()).unwrap();
     upgrade(&["--reuse-values", "--values", file.to_str().unwrap()]);
-    cluster.said(&cluster.rolled_out(), "node", "oci-coredump.json");
+    cluster.said(&cluster.rolled_out(), "node", "is the configuration of the DaemonSet");
     let (object, _) = crashed(cluster, &pod("told", Some(ASKS), &["/bin/crasher", "null"]));
     let of_pod = |all: &Value| {
         let mut all = all["items"].as_array().cloned().unwrap_or_default();

@@ -155,6 +155,11 @@ impl Crio {
 
     /// Removes every pod that is still there, and whatever CRI-O cannot remove any more.
     fn remove_all(&self) {
+        // At once: programs here are PID 1 and heed no SIGTERM.
+        let listed = self.cri().try_call("ListContainers", &serde_json::json!({}));
+        for id in ids(&String::from_utf8_lossy(&listed.stdout)) {
+            let _ = self.cri().try_call("StopContainer", &serde_json::json!({"1": id, "2": 0}));
+        }
         let listed = self.cri().try_call("ListPodSandbox", &serde_json::json!({}));
         for id in ids(&String::from_utf8_lossy(&listed.stdout)) {
             for method in ["StopPodSandbox", "RemovePodSandbox"] {

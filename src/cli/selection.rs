@@ -153,10 +153,13 @@ impl Chosen {
     }
 }
 
+/// How that begins.
+pub(super) const NO_CRASH: &str = "no crash in";
+
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
 pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
     let is_own = !chosen.is_named && !user::is_host_root();
     let hint =
         if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
-    bail!("no crash in {} matches{hint}", chosen.store.display())
+    bail!("{NO_CRASH} {} matches{hint}", chosen.store.display())
 }
