@@ -12,10 +12,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use super::crio::Crio;
+use super::crio::{Crio, HOOKS, missing};
 use super::kubelet::{Kubelet, NODE, Registration};
 use support::daemon::Daemon;
-use support::host::Host;
+use support::host::{BINARY, Host};
 use support::image::run;
 use support::require;
 use support::wait::within;
@@ -29,6 +29,9 @@ const SERVICE: &str = "198.51.100.1";
 
 /// Until the cluster has done what it was told.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The state of the container that uploads, on the node.
+pub const SHIP: &str = "/var/lib/oci-coredump-ship";
 
 /// What the machine's other engines are known by.
 const OTHERS: [&str; 3] = ["/usr/bin/containerd", "/usr/bin/dockerd", "/usr/sbin/dockerd"];
@@ -75,7 +78,14 @@ pub struct Cluster {
     _kubelet: Kubelet,
     control: Control,
     _crio: Crio,
+    _left: Left,
     pub host: Host,
+}
+
+/// What the DaemonSet has put on the node, and what a test that failed has left there.
+struct Left {
+    /// Those of the directories that were not there before.
+    directories: Vec<PathBuf>,
 }
 
 /// The control plane, and what its clients need.
@@ -88,6 +98,7 @@ struct Control {
 impl Cluster {
     fn start(tags: &[&str]) -> Self {
         let host = Host::take();
+        let directories = [HOOKS, SHIP].into_iter().flat_map(missing).collect();
         let mut crio = Crio::of_a_node(tags);
         only_engine(&crio);
         crio.start();
@@ -97,7 +108,8 @@ impl Cluster {
         let server =
             Registration { kubeconfig: &kubeconfig, authority: &authority, address: ADDRESS };
         let kubelet = Kubelet::registered(&mut crio, &server);
-        let cluster = Self { _kubelet: kubelet, control, _crio: crio, host };
+        let cluster =
+            Self { _kubelet: kubelet, control, _crio: crio, _left: Left { directories }, host };
         cluster.wait(&["node", NODE], |node| {
             let conditions = node["status"]["conditions"].as_array();
             conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
@@ -357,6 +369,20 @@ impl Control {
         }
         let mut ready = self.client("kubectl", &["get", "--raw", "/readyz"]);
         self.run(command, || ready.output().is_ok_and(|output| output.status.success()));
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if Path::new(BINARY).exists() {
+            let _ = Command::new(BINARY).args(["node", "uninstall"]).status();
+        }
+        if self.directories.iter().any(|directory| directory == Path::new(SHIP)) {
+            let _ = fs::remove_dir_all(SHIP);
+        }
+        for directory in &self.directories {
+            let _ = fs::remove_dir(directory);
+        }
     }
 }
 

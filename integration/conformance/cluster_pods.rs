@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, LABEL, is_there, with_cluster};
+use super::cluster::{Cluster, LABEL, SHIP, is_there, with_cluster};
 use support::host::{BINARY, STORE};
 use support::image::{IMAGE, run};
 use support::photo::Photo;
@@ -22,9 +22,6 @@ const ASKS: (&str, &str) = ("k8s.aliyun.com/eci-core-pattern", "/pod/data/dump/c
 
 /// The DaemonSet's namespace, and helm's release.
 const OWN: &str = "oci-coredump";
-
-/// The state of the container that uploads, on the node.
-const SHIP: &str = "/var/lib/oci-coredump-ship";
 
 /// A pod of namespace shop with a container that runs a command once.
 fn pod(name: &str, annotation: Option<(&str, &str)>, command: &[&str]) -> Value {
@@ -295,8 +292,7 @@ fn by_helm() {
         let agent = cluster.rolled_out();
         cluster.said(&agent, "uninstall", &format!("removed {BINARY}"));
         helm("uninstall", &[]);
-        cluster
-            .wait(&["daemonsets,clusterroles", "-A", "-l", LABEL], |all| all["items"] == json!([]));
+        cluster.wait(&["daemonsets,clusterroles", "-A", "-l", LABEL], Value::is_null);
         fs::remove_dir_all(SHIP).unwrap();
         as_it_was(&before);
     });

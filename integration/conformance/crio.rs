@@ -213,7 +213,7 @@ impl Drop for Crio {
 }
 
 /// The directories on the way to this one that are not there, innermost first.
-fn missing(directory: &str) -> Vec<PathBuf> {
+pub fn missing(directory: &str) -> Vec<PathBuf> {
     let above = Path::new(directory).ancestors();
     above.take_while(|above| !above.exists()).map(Path::to_owned).collect()
 }
