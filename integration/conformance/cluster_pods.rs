@@ -1,13 +1,14 @@
 //! deploy/ in a real cluster, as docs/kubernetes.md says: installed and taken back by kubectl and
 //! by helm, pods that crash under it, and `kubectl coredump` against the API server.
 use std::fs;
-use std::path::Path;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, LABEL, SHIP, is_there, with_cluster};
+use super::crio::HOOKS;
 use support::host::{BINARY, STORE};
 use support::image::{IMAGE, run};
 use support::photo::Photo;
@@ -107,9 +108,17 @@ fn by_kustomize() {
 
         crashes(cluster);
         plugin(cluster);
+        without_the_plugin(cluster, &agent);
         rights(cluster);
 
+        // A node that cannot be uninstalled yet is not taken for one that is.
+        let kept = Immutable::make(&Path::new(HOOKS).join("oci-coredump.json"));
         cluster.kubectl(&["apply", "-k", &deploy("uninstall")]);
+        let status = ["-n", OWN, "rollout", "status", "daemonset/oci-coredump", "--timeout=15s"];
+        let said = told(&cluster.try_kubectl(&status));
+        has(&said, &["1 Waiting for daemon set", "timed out"]);
+        assert!(Path::new(BINARY).exists());
+        drop(kept);
         let agent = cluster.rolled_out();
         cluster.said(&agent, "uninstall", &format!("removed {BINARY}"));
         cluster.kubectl(&["delete", "-k", &deploy("uninstall")]);
@@ -117,6 +126,22 @@ fn by_kustomize() {
         assert!(cluster.get(&["daemonsets", "-A"]).is_null());
         as_it_was(&before);
     });
+}
+
+/// A file that nobody can remove until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn make(path: &Path) -> Self {
+        run(Command::new("chattr").arg("+i").arg(path));
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
+    }
 }
 
 /// Nothing is left on the node but its records and cores, which an uninstallation keeps.
@@ -210,6 +235,25 @@ fn plugin(cluster: &Cluster) {
     assert!(said.starts_with("1 "), "{said}");
 }
 
+/// The two commands of docs/kubernetes.md that need no plugin.
+fn without_the_plugin(cluster: &Cluster, agent: &str) {
+    let text = fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
+    let block = |start: &str| {
+        let at = text.find(start).unwrap_or_else(|| panic!("no {start:?} in docs/kubernetes.md"));
+        text[at..].split_once("```").unwrap().0.to_owned()
+    };
+    let script = block("for pod in $(kubectl").replace("02:00", "2026-01-01");
+    let said = run(&mut cluster.client("sh", &["-ec", &script]));
+    has(&said, &["\"shop\",\"web\",\"/bin/crasher\",\"SIGSEGV\"]", "\"shop\",\"ends\""]);
+    let script = block("kubectl -n oci-coredump exec POD");
+    let script = script.replace("POD", agent).replace("shop-0", "web");
+    run(&mut cluster.client("rm", &["web.tar.zst"]));
+    run(&mut cluster.client("sh", &["-ec", &script]));
+    let own = program().to_str().unwrap();
+    let said = run(&mut cluster.client(own, &["info", "web.tar.zst"]));
+    has(&said, &["SIGSEGV", "#0", "die"]);
+}
+
 /// The rights that docs/kubernetes.md names are enough, and each is needed.
 fn rights(cluster: &Cluster) {
     let file = cluster.user("someone").display().to_string();
@@ -267,6 +311,7 @@ fn by_helm() {
         });
         let label = "pod-security.kubernetes.io/enforce=privileged";
         cluster.kubectl(&["label", "namespace", OWN, label]);
+        cluster.kubectl(&["-n", OWN, "rollout", "restart", "daemonset/oci-coredump"]);
         cluster.said(&cluster.rolled_out(), "node", "oci-coredump.json");
         make_shop(cluster);
         cluster.apply(&pod("web", Some(ASKS), &["/bin/sleep", "1000"]));
