@@ -1,15 +1,15 @@
 //! deploy/ in a real cluster, as docs/kubernetes.md says: installed and taken back by kubectl and
 //! by helm, pods that crash under it, and `kubectl coredump` against the API server.
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, LABEL, SHIP, is_there, with_cluster};
-use super::crio::HOOKS;
-use support::host::{BINARY, STORE};
+use support::host::{BINARY, RUN, STORE};
 use support::image::{IMAGE, run};
 use support::photo::Photo;
 use support::program::{program, repository};
@@ -111,14 +111,16 @@ fn by_kustomize() {
         without_the_plugin(cluster, &agent);
         rights(cluster);
 
-        // A node that cannot be uninstalled yet is not taken for one that is.
-        let kept = Immutable::make(&Path::new(HOOKS).join("oci-coredump.json"));
+        // A node that cannot be uninstalled yet is not taken for one that is: each try waits for
+        // this lock, and fails after seconds.
+        let registry = fs::File::open(Path::new(RUN).join("lock")).unwrap();
+        let held = Flock::lock(registry, FlockArg::LockExclusive).unwrap();
         cluster.kubectl(&["apply", "-k", &deploy("uninstall")]);
         let status = ["-n", OWN, "rollout", "status", "daemonset/oci-coredump", "--timeout=15s"];
         let said = told(&cluster.try_kubectl(&status));
         has(&said, &["1 Waiting for daemon set", "timed out"]);
         assert!(Path::new(BINARY).exists());
-        drop(kept);
+        drop(held);
         let agent = cluster.rolled_out();
         cluster.said(&agent, "uninstall", &format!("removed {BINARY}"));
         cluster.kubectl(&["delete", "-k", &deploy("uninstall")]);
@@ -126,22 +128,6 @@ fn by_kustomize() {
         assert!(cluster.get(&["daemonsets", "-A"]).is_null());
         as_it_was(&before);
     });
-}
-
-/// A file that nobody can remove until this is dropped.
-struct Immutable(PathBuf);
-
-impl Immutable {
-    fn make(path: &Path) -> Self {
-        run(Command::new("chattr").arg("+i").arg(path));
-        Self(path.to_owned())
-    }
-}
-
-impl Drop for Immutable {
-    fn drop(&mut self) {
-        let _ = Command::new("chattr").arg("-i").arg(&self.0).status();
-    }
 }
 
 /// Nothing is left on the node but its records and cores, which an uninstallation keeps.

@@ -207,6 +207,10 @@ impl Drop for Crio {
         self.kill();
         self.cgroups.iter().for_each(|name| remove_cgroups(name));
         for directory in &self.missing {
+            // Its socket outlives CRI-O.
+            if directory == Path::new(NRI) {
+                let _ = fs::remove_file(directory.join("nri.sock"));
+            }
             let _ = fs::remove_dir(directory);
         }
     }
