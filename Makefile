@@ -324,10 +324,11 @@ miri:
 		dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
 		dump::crash::arguments dump::policy::plan
 
-# The test programs must have been built, as those projects describe; CRI-O, crictl and kubelet are
-# built here. Needs root, and the machine's core_pattern for minutes.
+# The test programs must have been built, as those projects describe; CRI-O, crictl, kubelet and the
+# control plane are built here. Needs root, and the machine's core_pattern for minutes.
 kubernetes := $(abspath $(target))/kubernetes
-kubernetes_packages := make gcc libc6-dev pkg-config libseccomp-dev libsqlite3-dev
+kubernetes_packages := make gcc libc6-dev pkg-config libseccomp-dev libsqlite3-dev \
+	containernetworking-plugins openssl iproute2 gdb
 conformance: export PATH := $(PATH):$(tools)/bin
 conformance: sources = $(foreach name,RUNC CRUN YOUKI CRIO CRITOOLS KUBELET,\
 	$(name)_SRC=$($(name)_SRC)) KUBERNETES_BUILT=$(kubernetes)
@@ -336,7 +337,9 @@ conformance: test-deps
 	@$(if $(CRIO_SRC),integration/packages.sh $(kubernetes_packages))
 	@GO_DIRECTORY=$(tools)/go integration/kubernetes.sh $(kubernetes) \
 		'$(CRIO_SRC)' '$(CRITOOLS_SRC)' '$(KUBELET_SRC)'
+	ln -sf $(tools)/client/helm $(tools)/client/kubectl $(kubernetes)
 	$(CARGO) build --locked
+	$(if $(KUBELET_SRC),$(CARGO) build $(in_ship))
 	$(sources) $(CARGO) $(call root_runner,$(sources)) \
 		test --package $(member) --locked --test conformance -- --test-threads=1 --nocapture \
 		$(TEST)

@@ -1,7 +1,11 @@
 //! Other projects' tests of hooks, unchanged, from checkouts that the caller names: with the
 //! runtime itself, through our wrapper, and through our wrapper with our hooks in every container.
-//! The same tests must pass each time. And CRI-O and kubelet, built from their sources, with real
-//! pods. `make conformance` starts this; `cargo test` alone does not.
+//! The same tests must pass each time. And CRI-O, kubelet and a control plane, built from their
+//! sources, with real pods. `make conformance` starts this; `cargo test` alone does not.
+#[path = "conformance/cluster.rs"]
+mod cluster;
+#[path = "conformance/cluster_pods.rs"]
+mod cluster_pods;
 #[path = "conformance/crio.rs"]
 mod crio;
 #[path = "conformance/crio_pods.rs"]

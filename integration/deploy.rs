@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::podman::Podman;
 use support::require;
 use support::runtime::Kind;
@@ -112,6 +112,12 @@ fn manifests() {
     ] {
         assert_eq!(base.pointer(pointer), uninstall.pointer(pointer), "{pointer}");
     }
+    // They are ready only when they have done it, with the rights of the pods that installed.
+    let mut does = uninstall["spec"]["template"]["spec"]["initContainers"].clone();
+    assert_eq!(does[0]["args"], json!(["node", "uninstall", "--root", "/host"]));
+    does[0]["args"] = base["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+    does[0]["name"] = json!("node");
+    assert_eq!(does, base["spec"]["template"]["spec"]["containers"]);
 }
 
 /// A node: a directory with the parts of a host's root that the program looks at.

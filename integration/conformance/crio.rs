@@ -19,13 +19,16 @@ use support::runtime::script;
 /// Where hooks are read from by default.
 pub const HOOKS: &str = "/usr/share/containers/oci/hooks.d";
 
+/// Where NRI is served by default.
+const NRI: &str = "/run/nri";
+
 /// CRI-O with an image.
 pub struct Crio {
     daemon: Option<Daemon>,
     scratch: TempDir,
     /// Where its pods are; removed with them.
     pub cgroups: Vec<String>,
-    /// The directories on the way to the standard one that it will make, innermost first.
+    /// The directories on the way to its standard ones that it will make, innermost first.
     missing: Vec<PathBuf>,
 }
 
@@ -37,9 +40,7 @@ impl Crio {
         // Sockets have short names only.
         let scratch = tempfile::Builder::new().prefix("crio").tempdir_in("/run").unwrap();
         let cgroup = format!("/{}", scratch.path().file_name().unwrap().display());
-        let missing = Path::new(HOOKS).ancestors().take_while(|above| !above.exists());
-        let missing = missing.map(Path::to_owned).collect();
-        let crio = Self { daemon: None, scratch, cgroups: vec![cgroup], missing };
+        let crio = Self { daemon: None, scratch, cgroups: vec![cgroup], missing: missing(HOOKS) };
         let runtime = lenient(&crio.file("runtime"), &require::find("runc").unwrap());
         fs::create_dir_all(crio.file("cni")).unwrap();
         fs::write(crio.file("policy.json"), r#"{"default": [{"type": "insecureAcceptAnything"}]}"#)
@@ -54,6 +55,33 @@ impl Crio {
             .replace("DIRECTORIES", &directories.unwrap_or_default());
         fs::write(crio.config(), text).unwrap();
         crio.import();
+        crio
+    }
+
+    /// One as the node of a cluster has it: with an image that is built from deploy/, under these
+    /// tags, a network for pods, and NRI at its standard socket. Not started yet.
+    pub fn of_a_node(tags: &[&str]) -> Self {
+        let mut crio = Self::prepare(None);
+        crio.missing.extend(missing(NRI));
+        let text = fs::read_to_string(crio.config()).unwrap();
+        let own = format!("nri_listen = {:?}\n", crio.file("nri.sock"));
+        assert!(text.contains(&own), "{text}");
+        fs::write(crio.config(), text.replace(&own, "")).unwrap();
+        let network = NETWORK.replace("SCRATCH", crio.scratch.path().to_str().unwrap());
+        fs::write(crio.file("cni/10-pods.conflist"), network).unwrap();
+        let context = crio.file("image");
+        fs::create_dir(&context).unwrap();
+        for name in ["oci-coredump", "oci-coredump-ship"] {
+            let program = support::program::program().with_file_name(name);
+            assert!(program.is_file(), "{} is missing: `make conformance`", program.display());
+            fs::copy(program, context.join(name)).unwrap();
+        }
+        let mut build = crio.podman();
+        build.args(["build", "--quiet", "--isolation", "chroot", "--file"]);
+        build.arg(support::program::repository().join("deploy/Containerfile"));
+        build.args(tags.iter().flat_map(|tag| ["--tag", tag])).arg(&context);
+        run(&mut build);
+        fs::remove_dir_all(&context).unwrap();
         crio
     }
 
@@ -75,13 +103,15 @@ impl Crio {
     /// The image, put where CRI-O has its images: it cannot import an archive.
     fn import(&self) {
         let archive = image::make(self.scratch.path());
-        run(Command::new("podman")
-            .arg("--root")
-            .arg(self.file("storage"))
-            .arg("--runroot")
-            .arg(self.file("run"))
-            .args(["--storage-driver", "overlay", "load", "--quiet", "--input"])
-            .arg(archive));
+        run(self.podman().args(["load", "--quiet", "--input"]).arg(archive));
+    }
+
+    /// podman on the images of CRI-O.
+    fn podman(&self) -> Command {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(self.file("storage")).arg("--runroot").arg(self.file("run"));
+        command.args(["--storage-driver", "overlay"]);
+        command
     }
 
     /// Starts it, with a soft RLIMIT_CORE of 0 as a shell's would be.
@@ -125,6 +155,11 @@ impl Crio {
 
     /// Removes every pod that is still there, and whatever CRI-O cannot remove any more.
     fn remove_all(&self) {
+        // At once: programs here are PID 1 and heed no SIGTERM.
+        let listed = self.cri().try_call("ListContainers", &serde_json::json!({}));
+        for id in ids(&String::from_utf8_lossy(&listed.stdout)) {
+            let _ = self.cri().try_call("StopContainer", &serde_json::json!({"1": id, "2": 0}));
+        }
         let listed = self.cri().try_call("ListPodSandbox", &serde_json::json!({}));
         for id in ids(&String::from_utf8_lossy(&listed.stdout)) {
             for method in ["StopPodSandbox", "RemovePodSandbox"] {
@@ -172,9 +207,19 @@ impl Drop for Crio {
         self.kill();
         self.cgroups.iter().for_each(|name| remove_cgroups(name));
         for directory in &self.missing {
+            // Its socket outlives CRI-O.
+            if directory == Path::new(NRI) {
+                let _ = fs::remove_file(directory.join("nri.sock"));
+            }
             let _ = fs::remove_dir(directory);
         }
     }
+}
+
+/// The directories on the way to this one that are not there, innermost first.
+pub fn missing(directory: &str) -> Vec<PathBuf> {
+    let above = Path::new(directory).ancestors();
+    above.take_while(|above| !above.exists()).map(Path::to_owned).collect()
 }
 
 /// The IDs in an answer of the CRI: 64 hexadecimal digits each.
@@ -254,4 +299,14 @@ plugin_dirs = ["/usr/lib/cni"]
 nri_plugin_dir = "SCRATCH/plugins"
 nri_plugin_config_dir = "SCRATCH/nri.d"
 nri_listen = "SCRATCH/nri.sock"
+"#;
+
+/// A pair of interfaces for each pod, by Debian's plugins.
+const NETWORK: &str = r#"{
+"cniVersion": "1.0.0", "name": "pods", "plugins": [{
+    "type": "ptp", "ipMasq": false, "ipam": {
+        "type": "host-local", "dataDir": "SCRATCH/ipam",
+        "ranges": [[{"subnet": "203.0.113.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]
+    }
+}]}
 "#;

@@ -1,4 +1,4 @@
-//! A kubelet without an API server: pods from files, over a CRI-O, and their status from its
+//! A kubelet over a CRI-O. Without an API server its pods are from files, and their status from its
 //! read-only port.
 use std::fs;
 use std::io::{Read, Write};
@@ -23,6 +23,16 @@ const DIRECTORY: &str = "/var/lib/kubelet";
 /// Until a pod is where a test wants it: it has to crash a few times, and waits between.
 const DEADLINE: Duration = Duration::from_secs(180);
 
+/// The API server that a kubelet is to know.
+pub struct Registration<'s> {
+    /// With the rights of the node.
+    pub kubeconfig: &'s Path,
+    /// The certificate of those who may ask the kubelet.
+    pub authority: &'s Path,
+    /// The node's.
+    pub address: &'s str,
+}
+
 /// A running kubelet.
 pub struct Kubelet {
     daemon: Option<Daemon>,
@@ -36,24 +46,43 @@ impl Kubelet {
     /// Starts one over the engine, with its files in the engine's directory, and waits until it
     /// serves.
     pub fn start(crio: &mut Crio) -> Self {
-        let directory = crio.file("kubelet");
-        fs::create_dir_all(directory.join("manifests")).unwrap();
-        let [port, read_only] = free_ports();
-        let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
-        let configuration = json!({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "containerRuntimeEndpoint": format!("unix://{}", crio.socket().display()),
-            "staticPodPath": file("manifests"),
-            "podLogsDir": file("logs"),
-            "volumePluginDir": file("plugins"),
+        let manifests = crio.file("kubelet/manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        let alone = json!({
+            "staticPodPath": manifests,
             "address": "127.0.0.1",
-            "port": port,
-            "readOnlyPort": read_only,
-            "healthzPort": 0,
             "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
             "authorization": {"mode": "AlwaysAllow"},
             "registerNode": false,
+        });
+        Self::launch(crio, alone, &[])
+    }
+
+    /// One whose pods come from an API server, where it registers its node.
+    pub fn registered(crio: &mut Crio, server: &Registration) -> Self {
+        let there = json!({
+            "authentication": {
+                "anonymous": {"enabled": false}, "x509": {"clientCAFile": server.authority},
+            },
+        });
+        let kubeconfig = server.kubeconfig.to_str().unwrap();
+        Self::launch(crio, there, &["--kubeconfig", kubeconfig, "--node-ip", server.address])
+    }
+
+    fn launch(crio: &mut Crio, more: Value, options: &[&str]) -> Self {
+        let directory = crio.file("kubelet");
+        fs::create_dir_all(&directory).unwrap();
+        let [port, read_only] = free_ports();
+        let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        let mut configuration = json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "containerRuntimeEndpoint": format!("unix://{}", crio.socket().display()),
+            "podLogsDir": file("logs"),
+            "volumePluginDir": file("plugins"),
+            "port": port,
+            "readOnlyPort": read_only,
+            "healthzPort": 0,
             "cgroupDriver": "cgroupfs",
             "failCgroupV1": false,
             "failSwapOn": false,
@@ -68,6 +97,9 @@ impl Kubelet {
             "featureGates": {"KubeletCrashLoopBackOffMax": true},
             "crashLoopBackOff": {"maxContainerRestartPeriod": "4s"},
         });
+        for (key, value) in more.as_object().unwrap() {
+            configuration[key] = value.clone();
+        }
         fs::write(directory.join("config.json"), configuration.to_string()).unwrap();
         let root = directory.join("root");
         let mut command = Command::new(super::built("kubelet"));
@@ -78,7 +110,8 @@ impl Kubelet {
             .arg(&root)
             .arg("--cert-dir")
             .arg(directory.join("pki"))
-            .args(["--hostname-override", NODE]);
+            .args(["--hostname-override", NODE])
+            .args(options);
         let is_anothers = Path::new(DIRECTORY).exists();
         let mut kubelet = Self { daemon: None, directory, port: read_only, is_anothers };
         let socket = root.join("pod-resources/kubelet.sock");

@@ -55,7 +55,7 @@ fn uploads() {
     assert_eq!(kinds, ["DaemonSet"]);
     assert_eq!(
         (names(&spec["containers"]), &spec["serviceAccountName"]),
-        (vec!["node"], &json!(null))
+        (vec!["node"], &json!("default"))
     );
 
     let config = "[upload]\nurl = \"s3://cores\"\n";
@@ -97,6 +97,14 @@ fn uploads() {
 
     values["uninstall"] = json!(true);
     let (kinds, spec) = rendered(&values);
+    // The account of uploads is gone.
+    assert_eq!(spec["serviceAccountName"], "default");
+    // Ready only when it has been done.
+    assert_eq!(names(&spec["initContainers"]), ["uninstall"]);
+    assert_eq!(
+        spec["initContainers"][0]["securityContext"],
+        spec["containers"][0]["securityContext"]
+    );
     assert!(!names(&spec["containers"]).contains(&"upload"));
     assert!(!kinds.contains(&"ClusterRole".to_owned()));
 

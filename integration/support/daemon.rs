@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::processes;
-use crate::wait::becomes;
+use crate::wait::{becomes, ends_within};
 
 /// No daemon takes this long to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -25,13 +25,22 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command`, whose files are all below `scratch`, and waits
     /// until it listens at `socket`.
-    pub fn start(mut command: Command, scratch: &Path, socket: &Path) -> Self {
+    pub fn start(command: Command, scratch: &Path, socket: &Path) -> Self {
+        let _ = fs::remove_file(socket);
+        Self::start_until(command, scratch, || UnixStream::connect(socket).is_ok())
+    }
+
+    /// The same, and waits until `serves` finds that it does.
+    pub fn start_until(
+        mut command: Command,
+        scratch: &Path,
+        mut serves: impl FnMut() -> bool,
+    ) -> Self {
         let log = scratch.join(format!(
             "{}.log",
             Path::new(command.get_program()).file_name().unwrap().display()
         ));
         let output = File::options().create(true).append(true).open(&log).unwrap();
-        let _ = fs::remove_file(socket);
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -39,9 +48,7 @@ impl Daemon {
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut daemon = Self { child, log, scratch: scratch.to_owned() };
-        let ready = becomes(DEADLINE, || {
-            UnixStream::connect(socket).is_ok() || daemon.child.try_wait().unwrap().is_some()
-        });
+        let ready = becomes(DEADLINE, || serves() || daemon.child.try_wait().unwrap().is_some());
         let ended = daemon.child.try_wait().unwrap();
         assert!(ready && ended.is_none(), "{command:?}: {ended:?}\n{}", daemon.log());
         daemon
@@ -66,7 +73,11 @@ impl Daemon {
     pub fn stop(&mut self) {
         if self.child.try_wait().unwrap().is_none() {
             self.signal(Signal::SIGTERM);
-            self.child.wait().unwrap();
+            if ends_within(&mut self.child, DEADLINE).is_none() {
+                eprintln!("{} does not end", self.log.display());
+                self.signal(Signal::SIGKILL);
+                self.child.wait().unwrap();
+            }
         }
     }
 }
@@ -99,7 +110,8 @@ fn clean(scratch: &Path) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    // Of this thread: a test may have a mount namespace of its own.
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
     for line in mounts.lines().rev() {
         if let Some(point) = line.split(' ').nth(1).filter(|p| p.starts_with(name)) {
             let _ = Command::new("umount").args(["--lazy", point]).output();

@@ -1,5 +1,6 @@
 //! The event of a pod: what the API server gets, by the published schema, once and not too often.
-//! No API server runs here: the test's own server takes what comes, by TLS.
+//! No API server runs here: the test's own server takes what comes, by TLS. A real one does in
+//! integration/conformance/cluster_pods.rs.
 
 #[allow(dead_code)]
 mod support;

@@ -155,6 +155,9 @@ impl Chosen {
     }
 }
 
+/// How the error begins that no crash matches.
+pub(super) const NO_CRASH: &str = "no crash in";
+
 /// Reports that no crash matches, and whether a request of such a container was refused: its
 /// crashes are the host's. That is a failure, as with coredumpctl.
 pub(super) fn no_match<T>(chosen: &Chosen, query: &Query) -> Result<T> {
@@ -167,7 +170,7 @@ pub(super) fn no_match<T>(chosen: &Chosen, query: &Query) -> Result<T> {
             "; container {name} runs without a core pattern, since its request was refused: {why}"
         )
     });
-    bail!("no crash in {} matches{hint}{}", chosen.store.display(), one_line(&refused))
+    bail!("{NO_CRASH} {} matches{hint}{}", chosen.store.display(), one_line(&refused))
 }
 
 /// A container that runs and whose crashes would match, but whose request was refused: its name,

@@ -2,6 +2,7 @@
 //! kubectl does all that touches the cluster, with the rights that its user has; nothing goes
 //! through a shell.
 
+use super::super::selection::NO_CRASH;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -91,6 +92,10 @@ impl Cluster {
         };
         matches.extend(namespace.map(|n| format!("namespace={n}")));
         matches.extend_from_slice(more);
+        if found.is_none() {
+            let namespace = namespace.map(|n| format!(" in namespace {n}")).unwrap_or_default();
+            log::info!("there is no pod {pod}{namespace} now: its crashes are asked of all nodes");
+        }
         if let Some(node) = found.as_ref().and_then(|f| f["spec"]["nodeName"].as_str()) {
             agents.retain(|agent| agent.node == node);
             ensure!(!agents.is_empty(), "no pod of the DaemonSet runs on node {node}");
@@ -101,21 +106,29 @@ impl Cluster {
     /// The node with the newest crash of a pod.
     pub(super) fn newest(&self, pod: &str, more: &[String]) -> Result<(Agent, Vec<String>)> {
         let (mut agents, matches) = self.crashes_of(pod, more)?;
-        if agents.len() > 1 {
-            let mut dated = Vec::new();
-            for agent in agents {
-                let list = words("list", &["-n", "1", "--json"], &matches);
-                let output = self.on(&agent, &list).output().context("start kubectl")?;
-                let newest: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-                if let Some(time) = newest["time"].as_str() {
-                    dated.push((time.to_owned(), agent));
-                }
-            }
-            dated.sort_by(|a, b| a.0.cmp(&b.0));
-            agents = dated.pop().into_iter().map(|(_, agent)| agent).collect();
+        // The verb itself says what the only one has to say.
+        if agents.len() == 1
+            && let Some(only) = agents.pop()
+        {
+            return Ok((only, matches));
         }
-        match agents.pop() {
-            Some(agent) => Ok((agent, matches)),
+        let list = words("list", &["-n", "1", "--json"], &matches);
+        let (mut dated, mut without) = (Vec::new(), Vec::new());
+        for agent in agents {
+            let output = self.on(&agent, &list).output().context("start kubectl")?;
+            let newest: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            match newest["time"].as_str() {
+                Some(time) => dated.push((time.to_owned(), agent)),
+                None => without.push((agent.node, said(&output.stderr))),
+            }
+        }
+        dated.sort_by(|a, b| a.0.cmp(&b.0));
+        // A node that could not be asked may have a newer one.
+        for (node, why) in without.iter().filter(|(_, why)| !why.contains(NO_CRASH)) {
+            log::warn!("node {node} is left out: {why}");
+        }
+        match dated.pop() {
+            Some((_, agent)) => Ok((agent, matches)),
             None => bail!("no crash of pod {pod} is on any node"),
         }
     }
@@ -127,6 +140,16 @@ impl Cluster {
         command.args(["node", "run", "--"]).args(words);
         command.stdin(Stdio::null());
         command
+    }
+}
+
+/// What kubectl, or the program on a node, has said on stderr.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match lines.collect::<Vec<_>>().join("; ") {
+        text if text.is_empty() => "it says nothing".into(),
+        text => text,
     }
 }
 
