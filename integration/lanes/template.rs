@@ -56,12 +56,12 @@ pub struct Core {
 }
 
 impl Core {
-    /// The way that it took. The pipe holds only a little, and the kernel writes page after page.
+    /// The way that it took. The pipe holds 16 pages, and the kernel writes page after page.
     pub fn lane(&self) -> Lane {
-        let size = self.bytes.len() as u64;
+        let (size, full_pipe) = (self.bytes.len() as u64, 17 * processes::page_size());
         match self.sent {
             n if n >= size => Lane::Stream,
-            n if n <= size / 2 => Lane::Fast,
+            n if n <= full_pipe.max(size / 2) => Lane::Fast,
             n => panic!("the kernel sent {n} bytes of {size}: neither way explains that"),
         }
     }

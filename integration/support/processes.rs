@@ -13,6 +13,13 @@ pub fn all() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
+/// Bytes of a page of this kernel.
+pub fn page_size() -> u64 {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let line = smaps.lines().find_map(|line| line.strip_prefix("KernelPageSize:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
 /// The processes of the installed program, those of a program that was replaced too.
 pub fn helpers() -> Vec<i32> {
     all().filter(|pid| exe(*pid).is_some_and(|exe| is_binary(&exe))).collect()

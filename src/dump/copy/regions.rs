@@ -125,13 +125,20 @@ fn piece(load: &Load, run: (u64, u64)) -> RegionPart {
 mod tests {
     use super::*;
 
+    /// Bytes of a transparent huge page, which comes to be where one byte of it is touched.
+    fn huge_page() -> u64 {
+        let said = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+        said.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(2 << 20)
+    }
+
     /// Of our own process: touched and untouched pages of one mapping, and the same again as if it
     /// were a file.
     #[test]
     fn walks_what_exists() {
-        let memory = vec![0u8; 64 << 20];
-        let first = (memory.as_ptr() as u64 + 1).next_multiple_of(2 << 20);
-        let load = Load { offset: 8192, address: first, size: 32 << 20 };
+        let huge = huge_page();
+        let memory = vec![0u8; 10 * huge as usize];
+        let first = (memory.as_ptr() as u64 + 1).next_multiple_of(huge);
+        let load = Load { offset: 8192, address: first, size: 8 * huge };
         let pagemap = Pagemap::new(std::fs::File::open("/proc/self/pagemap").unwrap().into());
         let walk = |files: Vec<u64>| {
             let mut walk = Walk::new(vec![load], files);
@@ -149,7 +156,7 @@ mod tests {
         assert_eq!(total(&walk(vec![first])), load.size);
         let mut memory = memory;
         let at = |a: u64| (a - memory.as_ptr() as u64) as usize;
-        let (low, high) = (at(first), at(first + (20 << 20)));
+        let (low, high) = (at(first), at(first + 5 * huge));
         memory[low] = 1;
         memory[high] = 1;
         let pieces = walk(vec![]);
@@ -157,7 +164,7 @@ mod tests {
             pieces.windows(2).all(|w| w[0].offset + w[0].span.size as u64 <= w[1].offset),
             "not ascending"
         );
-        for touched in [first, first + (20 << 20)] {
+        for touched in [first, first + 5 * huge] {
             let holds = |p: &&RegionPart| {
                 p.span.address <= touched && touched < p.span.address + p.span.size as u64
             };
