@@ -4,7 +4,7 @@
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
 //! that names each value refused.
 
-mod known;
+mod own_keys;
 
 /// The soft RLIMIT_CORE to set: what is `asked` for, else unlimited. `there`: the soft and the hard
 /// limit in config.json. A soft limit above 0 there was set deliberately, and stays (`None`) unless
@@ -18,8 +18,8 @@ pub(crate) fn soft_core_limit(asked: Option<Limit>, there: Option<(u64, u64)>) -
 }
 
 #[cfg(test)]
-pub(crate) use known::SETTINGS;
-pub(crate) use known::unknown;
+pub(crate) use own_keys::SETTINGS;
+pub(crate) use own_keys::unknown;
 
 use crate::bytes::Limit;
 use crate::config::KeptMemory;

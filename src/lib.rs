@@ -1,6 +1,6 @@
 //! oci-coredump gives every container its own `core_pattern`, as if the kernel had namespaced it.
 //!
-//! Two one-way paths; each arrow is a type: what one stage returns, and later stages read:
+//! Two one-way paths. The name at the end of each arrow is the type that later stages read:
 //!
 //! ```text
 //! hook:    stdin --read--> State --request--> Request --plan--> HookPlan --apply--> Changes
@@ -13,9 +13,11 @@
 //!            --facts-->     Facts      what /proc says, read and verified again
 //!            --identify-->  Origin     a registered container, or none
 //!            --plan-->      Decision   write, forward, or discard and why
-//!            --begin-->     Record     a first one, `started`, before the file is made
+//!            --slot-->      Slot       rate and concurrency, which may refuse the core
+//!            --begin-->     Record     a first line, `started`, before the file is made
 //!            --write-->     Written    streamed, as the crashed process
-//!            --finish-->    Record     one line in the log, the last one of a file of JSON lines
+//!            --finish-->    Record     a line with what became of it, in the log too; one with the
+//!                                      summary and one with the kept files may follow
 //! ```
 //!
 //! The hook also writes the saved sysctls, which the dispatcher reads, and makes the container's

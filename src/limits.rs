@@ -76,6 +76,17 @@ pub enum Keep {
     Oldest,
 }
 
+impl Keep {
+    /// As the configuration and annotations have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Keep::Newest => "newest",
+            Keep::FirstAndNewest => "first-and-newest",
+            Keep::Oldest => "oldest",
+        }
+    }
+}
+
 impl Limits {
     /// The defaults where the administrator sets nothing. They take effect only in a crash storm,
     /// on a full disk or on a target that hangs.

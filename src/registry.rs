@@ -6,7 +6,7 @@
 //!   lock                          held while something here or a sysctl is changed
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
-//!   limits/<account>/             what limits need between two crashes, see `Entry::account`
+//!   limits/<account>/             what is kept of an account between two crashes, see `accounts`
 //!   limits/.host/                 the same of all containers together
 //!   limits/.forwarded/            the same of crashes that are no container's
 //!   crash-counts.json             what `metrics` tells of crashes since the boot

@@ -289,3 +289,12 @@ fn whose_keys_and_which_containers() {
     assert!(is_sandbox(&of(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
     assert!(!is_sandbox(&of(&[("io.kubernetes.cri.container-type", "container")])));
 }
+
+/// A key that is not in the list would be called unknown.
+#[test]
+fn every_key_of_ours_is_a_known_setting() {
+    let keys =
+        [PATTERN, LIMIT, FILTER, COMPRESS, RELEASE, EXISTING, KEEP, UPLOAD, LIMITS, REQUIRED];
+    let settings = keys.map(|key| key.strip_prefix("oci-coredump/").unwrap());
+    assert_eq!(settings, own_keys::SETTINGS);
+}

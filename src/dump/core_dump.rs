@@ -1,14 +1,14 @@
-//! A crash of a container with a core to come: the record is there before the first byte, and again
-//! when it is known what became of it.
+//! A crash of a container that is to have a core: a first record is saved before its first byte, the
+//! outcome when that is known.
 
+use super::after::crash_record::CrashRecord;
 use super::after::deleted_files::DeletedFiles;
-use super::after::kept_before::MappedFiles;
-use super::after::record_client::RecordClient;
+use super::after::kept_with_last_core::MappedFilesHash;
 use super::after::released::Released;
 use super::after::{termination_log, unreported_core, user_record};
 use super::core_place::CorePlace;
 use super::crash::container_crash::ContainerCrash;
-use super::policy::plan::{self, CoreFile, Rights};
+use super::policy::plan::{self, CorePlan, Rights};
 use super::policy::quota::KeptCore;
 use super::slots::Slot;
 use super::writer::older_cores::Stored;
@@ -29,7 +29,7 @@ use std::time::Instant;
 /// What could not be done after the process was let go.
 pub(super) fn with_core(
     case: &ContainerCrash<'_>,
-    file: &CoreFile,
+    file: &CorePlan,
     mut slot: Option<Box<Slot>>,
 ) -> Result<()> {
     let older = OlderCores::of(case, slot.as_deref_mut());
@@ -108,13 +108,13 @@ struct CoreDump<'c, 's> {
     older: &'s OlderCores,
     slot: Option<&'s Slot>,
     /// By the number that it got, once that is known.
-    file: CoreFile,
+    file: CorePlan,
     record: Record,
-    client: RecordClient<'c>,
+    client: CrashRecord<'c>,
     /// Those of the process's files that have no name any more.
     deleted: DeletedFiles,
     /// Which files it has mapped, where all of them still have a name.
-    mapped: Option<MappedFiles>,
+    mapped: Option<MappedFilesHash>,
     /// When the process was let go before its core was whole.
     released_at: Option<String>,
     given_up_for_memory: Option<String>,
@@ -127,7 +127,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         case: &'c ContainerCrash<'c>,
         place: &'s CorePlace<'c>,
         older: &'s OlderCores,
-        file: &CoreFile,
+        file: &CorePlan,
         slot: Option<&'s Slot>,
     ) -> Self {
         let started = Instant::now();
@@ -136,7 +136,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         let mut record = Record { truncated: true, ..case.record() };
         place.name_in(&mut record, &file);
         record.host_dir = place.host_dir(&file);
-        let client = RecordClient::new(&case.config.store, case.limits);
+        let client = CrashRecord::new(&case.config.store, case.account_dir);
         CoreDump {
             case,
             place,
@@ -189,7 +189,7 @@ impl<'c, 's> CoreDump<'c, 's> {
                     let maps = facts.task.read("maps").unwrap_or_default();
                     self.deleted = DeletedFiles::of(&facts.task, &maps);
                     let largest = self.case.config.binaries.max_file;
-                    self.mapped = MappedFiles::of(&maps, &facts.status.credentials, largest);
+                    self.mapped = MappedFilesHash::of(&maps, &facts.status.credentials, largest);
                 }
             }
             // From here on the record identifies this very file, by its inode.
@@ -274,8 +274,8 @@ impl<'c, 's> CoreDump<'c, 's> {
     }
 
     /// A copy of the plan with the crasher's own credentials.
-    fn as_itself(&self) -> CoreFile {
-        CoreFile { rights: Rights::Crasher, ..self.file.clone() }
+    fn as_itself(&self) -> CorePlan {
+        CorePlan { rights: Rights::Crasher, ..self.file.clone() }
     }
 
     /// Writes the line for Kubernetes. Returns whether this crash is one to be told of.
@@ -301,7 +301,7 @@ impl<'c, 's> CoreDump<'c, 's> {
     fn save_and_release(&mut self, core: Core) {
         self.record.keeping =
             self.is_keeper() && core.id.is_some() && !core.is_stuck && self.client.is_open();
-        self.client.close(&self.record);
+        self.client.say_and_release(&self.record);
     }
 
     /// Counts the crash, for `metrics` and in the list of its account.
@@ -310,8 +310,8 @@ impl<'c, 's> CoreDump<'c, 's> {
         self.client.note(&self.record, self.case.most_records());
     }
 
-    /// What is left to do, which nobody waits for. `None`: nothing. `is_reported`: whether the line
-    /// for Kubernetes was written.
+    /// What is left to do, which nobody waits for. `None`: nothing. `is_reported`: whether a line
+    /// for Kubernetes was wanted, and tried.
     fn released(self, core: Core, is_reported: bool) -> Option<Released<'c>> {
         // A store that did not answer is not asked again.
         let core = core.id.filter(|_| self.client.is_open())?;

@@ -3,7 +3,7 @@
 
 use super::after::on_host::answers_at;
 use super::crash::facts::Facts;
-use super::policy::plan::{self, CoreFile};
+use super::policy::plan::{self, CorePlan};
 use super::writer::parent::Written;
 use super::writer::protocol::CreatedFile;
 use crate::record::{Location, Record};
@@ -38,19 +38,19 @@ impl<'a> CorePlace<'a> {
     }
 
     /// The path of a file in the container's mount namespace.
-    pub(super) fn inside(&self, file: &CoreFile) -> Vec<u8> {
+    pub(super) fn inside(&self, file: &CorePlan) -> Vec<u8> {
         let (root, cwd) = file.seen_from(self.facts);
         plan::inside_path(&file.path, root, cwd)
     }
 
     /// Puts both paths of a file into the record.
-    pub(super) fn name_in(&self, record: &mut Record, file: &CoreFile) {
+    pub(super) fn name_in(&self, record: &mut Record, file: &CorePlan) {
         let inside = self.inside(file);
         record.set_paths(Some(&inside), plan::host_path(&inside, self.mount).as_deref());
     }
 
     /// The directory on the host below which the path of a file is.
-    pub(super) fn host_dir(&self, file: &CoreFile) -> Option<String> {
+    pub(super) fn host_dir(&self, file: &CorePlan) -> Option<String> {
         plan::host_path(&self.inside(file), self.mount).and_then(|_| self.source())
     }
 
@@ -61,7 +61,7 @@ impl<'a> CorePlace<'a> {
     /// Where a core is in the store, if it is there: its container's ID and the path below that
     /// one's directory. Compared as a file: the container may have mounted something else at the
     /// path.
-    pub(super) fn in_store(&self, file: &CoreFile, written: &Written) -> Option<String> {
+    pub(super) fn in_store(&self, file: &CorePlan, written: &Written) -> Option<String> {
         let (store, inside) = (self.store.as_ref()?, self.inside(file));
         let below = inside.strip_prefix(self.mount?.0.as_bytes())?;
         let (dir, name) = tree::parent(store, Path::new(proc::os(below)))?;
@@ -76,7 +76,7 @@ impl<'a> CorePlace<'a> {
     pub(super) fn correct(
         &self,
         record: &mut Record,
-        file: &CoreFile,
+        file: &CorePlan,
         made: CreatedFile,
     ) -> Option<String> {
         let volume = self.mount.map(|(_, source)| source.as_str());

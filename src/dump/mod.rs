@@ -2,7 +2,7 @@
 //! container it was, `policy` decides, `writer` makes the file and `copy` fills it, `after` keeps
 //! the record. Crashes of no container go to the earlier handler, by `forward`.
 //!
-//! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first
+//! The order is part of the defence: pin; gather; verify again; decide; take a slot; say who crashed, in a first
 //! record, while the writer takes on the crasher's credentials; make the file, not before that
 //! record is there; stream; record. The ELF is never looked at with privileges.
 //!
@@ -40,7 +40,7 @@ use crash::facts::Facts;
 use crash::origin::{self, Origin};
 use crash::transport::Transport;
 use forward::{CrashOwner, sparingly};
-use policy::plan::{self, CoreFile, Decision};
+use policy::plan::{self, CorePlan, Decision};
 use slots::slot_for;
 use std::ffi::OsString;
 use without_core::without_core;
@@ -53,11 +53,11 @@ use without_core::without_core;
 /// What could not be done, and who crashed.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
-    dispatched(Crash::from_arguments(args)?)
+    dispatch_named(Crash::from_arguments(args)?)
 }
 
 /// Handles a crash whose core comes on stdin. Its error says who crashed.
-fn dispatched(crash: Crash) -> Result<()> {
+fn dispatch_named(crash: Crash) -> Result<()> {
     let (pid, signal) = (crash.said.host_pid, signal_name(crash.said.signal));
     let what = format!("process {pid} ({}) died of {signal}", comm(&crash));
     dispatch(crash, &what).context(what)
@@ -87,10 +87,10 @@ fn dispatch(crash: Crash, what: &str) -> Result<()> {
         }
     };
     let origin = origin::identify(&facts, registry.as_ref())?;
-    let mut limits = None;
+    let mut account_dir = None;
     if let Origin::Container { entry, .. } = &origin {
-        limits = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
-        crate::report::count_lines_in(limits.as_ref().and_then(|dir| dir.try_clone().ok()));
+        account_dir = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
+        crate::report::count_lines_in(account_dir.as_ref().and_then(|dir| dir.try_clone().ok()));
         if crash.said.dump_mode == 2 {
             facts.container_root = Some(ContainerRoot::of(
                 &facts.mounts,
@@ -112,18 +112,18 @@ fn dispatch(crash: Crash, what: &str) -> Result<()> {
         Decision::Write(entry, file) => (entry, Ok(file)),
     };
     let (crash, facts, entry) = (&crash, &facts, &*entry);
-    let (registry, limits, config) = (registry.as_ref(), limits.as_ref(), &config);
-    in_container(&ContainerCrash { crash, facts, entry, registry, limits, config }, file)
+    let (registry, account_dir, config) = (registry.as_ref(), account_dir.as_ref(), &config);
+    in_container(&ContainerCrash { crash, facts, entry, registry, account_dir, config }, file)
 }
 
 /// `file`: what the plan is, or why there is to be no core.
-fn in_container(case: &ContainerCrash<'_>, file: Result<CoreFile, Cause>) -> Result<()> {
+fn in_container(case: &ContainerCrash<'_>, file: Result<CorePlan, Cause>) -> Result<()> {
     let limits = limits_for(case.config, case.entry);
     let planned = file.and_then(|file| Ok((file, slot_for(case, &limits)?)));
     match planned {
         Ok((file, slot)) => {
             let patience = plan::patience(&limits);
-            let file = CoreFile { patience, min_free: limits.min_free, ..file };
+            let file = CorePlan { patience, min_free: limits.min_free, ..file };
             with_core(case, &file, slot)
         }
         Err(cause) => without_core(case, &cause),

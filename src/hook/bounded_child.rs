@@ -1,5 +1,5 @@
-//! The part of the hook that touches the container. The container's file system may have a server
-//! that does not answer (FUSE, NFS), so a child does this, under no lock and with a time limit.
+//! Runs what touches the container in a child, under no lock and with a time limit: the container's
+//! file system may have a server that does not answer (FUSE, NFS).
 //!
 //! A child that hangs is killed or, if it sleeps in such a file system, left behind: it holds no
 //! descriptor of the runtime, and is killed as soon as it wakes up.

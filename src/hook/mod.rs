@@ -15,9 +15,9 @@ mod remarks;
 mod request;
 mod rootfs;
 pub(crate) mod running_container;
-mod sandboxed_runtime;
 mod state;
 mod subpath;
+mod unsupported_runtime;
 
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
@@ -187,7 +187,8 @@ fn check_installed(uid: u32, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Records the refusal for poststart and `doctor`. An entry of a container that lives and was not
+/// Records the refusal for `doctor`, `info` and `list`, and so that a call without a stage is taken
+/// for poststart. An entry of a container that lives and was not
 /// refused is kept.
 fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     let Ok(registry) = Registry::create() else { return };

@@ -2,7 +2,7 @@
 //! its root, never through a path of the host.
 
 use super::plan::DumpDirectory;
-use super::sandboxed_runtime;
+use super::unsupported_runtime;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file;
 use crate::sys::filesystem::{self, FsType};
@@ -36,7 +36,7 @@ impl Rootfs {
     /// container but a VMM or a sentry.
     pub(super) fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
         Self::find_native(process, pid, path)
-            .map_err(|e| sandboxed_runtime::explain(process, pid, e))
+            .map_err(|e| unsupported_runtime::reworded(process, pid, e))
     }
 
     fn find_native(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {

@@ -1,5 +1,13 @@
-//! What limits need between two crashes: a directory for each account, for which see
-//! [`super::Entry::account`].
+//! What is kept of an account between two crashes: a directory for each, for which see
+//! [`super::Entry::account`]. Its lock guards all that is changed in it.
+//!
+//! ```text
+//! slot-<n>, memory     the dumps at a time, tokens and cores: `dump::slots`
+//! after-<n>            the summaries at a time
+//! records, refusals    the account's records, and crashes that are counted in one of them
+//! kept                 the files of the last core, which are not read again for the next one
+//! lines                how many lines of it the log has had
+//! ```
 
 use super::{Registry, check_id};
 use crate::sys::file;

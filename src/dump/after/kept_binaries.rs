@@ -1,5 +1,5 @@
 //! After the process was let go, its executable and libraries go into the store, so that its core
-//! can be read when the container is gone. Nobody waits for this.
+//! can be read when the container is gone. The crashed process does not wait for this.
 //!
 //! Which they are, the child said that has read the core; what it could not open is not kept. A
 //! second one, started only if something is missing in the store, copies into files that were

@@ -1,6 +1,7 @@
 //! After the process was let go, its core is read once: in which function it crashed, with a hash
-//! by which the same crash is recognised, and which executable and libraries belong to it. Nobody
-//! waits for this, and for the first five seconds all other work goes first.
+//! by which the same crash is recognised, and which executable and libraries belong to it. With a
+//! summary nobody waits for this, and for the first five seconds all other work goes first; without
+//! one it is done at once, since it goes on having the dump's slot.
 //!
 //! A child that has become the crasher opens the core and what it names. From then on it can open
 //! nothing, and reads what the summary needs.
@@ -8,8 +9,9 @@
 use super::deleted_files::DeletedFiles;
 use crate::corefile::{self, Compressed, Module, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::CorePlan;
 use crate::dump::writer::as_crasher::{self, Charge, Urgency, say};
+use crate::dump::writer::crasher::open_dir;
 use crate::dump::writer::create_file::split;
 use crate::elf::{self, Source};
 use crate::sys::file::FileId;
@@ -71,7 +73,7 @@ pub(super) struct Reading<'a> {
     /// What is known of the process.
     pub facts: &'a Facts,
     /// Its core's file.
-    pub core_file: &'a CoreFile,
+    pub core_file: &'a CorePlan,
     /// Device and inode number of the core.
     pub core: FileId,
     /// Those of its files that have no name any more.
@@ -196,12 +198,9 @@ fn modules_at_start(core: &File) -> Result<Vec<Module>> {
 /// Opens the core. It was made by this process's twin a moment ago; whether it still has its name
 /// is looked at.
 /// That is done before it is opened: the name may be a device's by now, which opening would change.
-fn open_core(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<File> {
+fn open_core(core_file: &CorePlan, core: FileId, own: &OwnedFd) -> Result<File> {
     let (dir, name) = split(&core_file.path);
-    let dir = match core_file.rights {
-        Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
-        Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir)?,
-    };
+    let dir = open_dir(core_file.rights, dir)?;
     let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, Want::Any)?;
     ensure!(file::stat(&found)?.id == core, "another file has the core's name");
     Ok(resolve::open_pinned_file(own, found)?)

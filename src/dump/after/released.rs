@@ -1,16 +1,16 @@
-//! What is done when the process was let go and its core is whole: the summary, and keeping its
-//! executable and libraries. Nobody waits for it.
+//! What is done when the process was let go and its core is as complete as it will be: the summary,
+//! and keeping its executable and libraries.
 
+use super::crash_record::CrashRecord;
 use super::deleted_files::DeletedFiles;
-use super::kept_before::{self, MappedFiles};
 use super::kept_binaries::Keeper;
+use super::kept_with_last_core::{self, MappedFilesHash};
 use super::reading::{Reading, SeenFile};
-use super::record_client::RecordClient;
 use super::termination_log;
 use crate::corefile::Summary;
 use crate::dump::crash::container_crash::ContainerCrash;
 use crate::dump::crash::transport::Transport;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::{CorePlan, Rights};
 use crate::dump::slots::Slot;
 use crate::dump::writer::as_crasher::Charge;
 use crate::record::{Outcome, Record};
@@ -29,20 +29,20 @@ pub(crate) struct Released<'a> {
     /// The crash.
     pub case: &'a ContainerCrash<'a>,
     /// The core's file, by its number.
-    pub file: CoreFile,
+    pub file: CorePlan,
     /// Device and inode number of the core.
     pub core: FileId,
     /// The process's files that have no name any more.
     pub deleted: DeletedFiles,
     /// Which files it had mapped, where all of them still had a name.
-    pub mapped: Option<MappedFiles>,
+    pub mapped: Option<MappedFilesHash>,
     /// What is known.
     pub record: Record,
     /// Where it is said.
-    pub client: RecordClient<'a>,
-    /// With whose rights the summary is added to the termination log, if a line of this crash is
-    /// there.
-    pub log: Option<CoreFile>,
+    pub client: CrashRecord<'a>,
+    /// With whose rights the summary is added to the termination log, if a line of this crash was
+    /// to be written there.
+    pub log: Option<CorePlan>,
 }
 
 impl Released<'_> {
@@ -127,19 +127,19 @@ impl Released<'_> {
     /// summary, which in a storm would take the processors from the dumps. Without a run directory
     /// there is no bound, and no slot.
     fn summary_slot(&self) -> Option<OwnedFd> {
-        let ContainerCrash { crash, limits, .. } = *self.case;
+        let ContainerCrash { crash, account_dir, .. } = *self.case;
         let first = crash.said.host_pid as u64;
         (0..SUMMARIES).map(|i| first.wrapping_add(i) % SUMMARIES).find_map(|number| {
-            let slot = file::open_lock(limits?, format!("after-{number}").as_ref()).ok()?;
+            let slot = file::open_lock(account_dir?, format!("after-{number}").as_ref()).ok()?;
             file::try_lock(&slot).is_ok_and(|free| free).then_some(slot)
         })
     }
 
     /// What is kept of this crash already, since the last one of its account had the same files.
     fn kept_before(&self) -> Option<BTreeMap<String, String>> {
-        let ContainerCrash { limits, entry, config, .. } = *self.case;
+        let ContainerCrash { account_dir, entry, config, .. } = *self.case;
         let store = Store::open_existing(&config.store).ok()??.binaries().ok()?;
-        kept_before::recall(limits?, &entry.account(), self.mapped.as_ref()?, &store)
+        kept_with_last_core::recall(account_dir?, &entry.account(), self.mapped.as_ref()?, &store)
     }
 
     fn say_where(&mut self, summary: Summary, locks: &[BorrowedFd<'_>]) {
@@ -167,10 +167,10 @@ impl Released<'_> {
             let store = Store::open_existing(&config.store)?;
             let Some(store) = store else { return Ok(BTreeMap::new()) };
             let kept = keeper.keep(&store, files)?;
-            if let Some((dir, mapped)) = self.case.limits.zip(self.mapped.as_ref()) {
-                kept_before::note(dir, mapped, &store.binaries()?, &kept).unwrap_or_else(|e| {
-                    log::warn!("the next core will be read for its files, too: {e:#}")
-                });
+            if let Some((dir, mapped)) = self.case.account_dir.zip(self.mapped.as_ref()) {
+                kept_with_last_core::note(dir, mapped, &store.binaries()?, &kept).unwrap_or_else(
+                    |e| log::warn!("the next core will be read for its files, too: {e:#}"),
+                );
             }
             Ok(kept)
         };

@@ -5,7 +5,7 @@
 use crate::config::TerminationLog;
 use crate::dump::crash::container_crash::ContainerCrash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::CorePlan;
 use crate::dump::writer::as_crasher::{self, Charge, Urgency};
 use crate::dump::writer::create_file::split;
 use crate::first_process::{INITS, SUPERVISORS};
@@ -43,8 +43,7 @@ const BETWEEN: usize = 4;
 /// not those of whoever started it.
 pub(crate) fn is_wanted(case: &ContainerCrash<'_>, record: &Record) -> bool {
     let ContainerCrash { facts, entry, config, .. } = *case;
-    let is_itself = !facts.secure && !facts.status.credentials.mixed();
-    is_itself
+    !facts.has_more_rights()
         && record.outcome != Outcome::Started
         && match config.termination_log {
             TerminationLog::Off => false,
@@ -103,7 +102,7 @@ fn is_oldest(pid: i32, children: &[u8]) -> bool {
 /// The child could not be started. Why it could not write is not reported.
 pub(crate) fn write(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     entry: &Entry,
     record: &Record,
     url: Option<&str>,
@@ -120,7 +119,7 @@ pub(crate) fn write(
 /// As for [`write`].
 pub(crate) fn add(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     entry: &Entry,
     text: &str,
     locks: &[BorrowedFd<'_>],
@@ -135,7 +134,7 @@ const OURS: &str = "core dumped";
 /// Appends to the log as the crasher. `after`: how what is in it begins; if empty, nothing is.
 fn put(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     entry: &Entry,
     locks: &[BorrowedFd<'_>],
     urgency: Urgency,

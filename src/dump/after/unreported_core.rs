@@ -2,7 +2,7 @@
 //! memory limit.
 
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::CorePlan;
 use crate::dump::slots::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Urgency};
 use crate::dump::writer::create_file::OpenedDirectory;
@@ -23,7 +23,7 @@ const BOUNDS: SandboxBounds = SandboxBounds {
 /// by its number. `store`: the container's directory in the host's store.
 pub(crate) fn measure(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     made: CreatedFile,
     store: Option<&OwnedFd>,
     slot: Option<&Slot>,
@@ -39,7 +39,7 @@ pub(crate) fn measure(
         &files,
         |_, out| {
             // What is missing by now is not made for this.
-            let core_file = &CoreFile { made_below: None, ..core_file.clone() };
+            let core_file = &CorePlan { made_below: None, ..core_file.clone() };
             let Ok(directory) = OpenedDirectory::of(core_file, store, facts.status.umask) else {
                 return;
             };

@@ -20,7 +20,7 @@ pub(crate) enum Stop {
     Ended,
 }
 
-/// What bounds a core, and how exactly.
+/// What bounds a core, and how much of the memory it keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds {
     /// RLIMIT_CORE: most bytes emitted.

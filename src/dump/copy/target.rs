@@ -63,7 +63,7 @@ impl CopyTarget {
         }
     }
 
-    /// Counts bytes that were read.
+    /// Counts bytes that were read or written, for the watchdog.
     pub(crate) fn moved(&self, n: usize) {
         self.moved.add(n as u64);
     }

@@ -21,8 +21,8 @@ pub(crate) struct ContainerCrash<'a> {
     pub entry: &'a Entry,
     /// The run directory, if there is one.
     pub registry: Option<&'a Registry>,
-    /// The directory of the limits of its account there.
-    pub limits: Option<&'a OwnedFd>,
+    /// The directory of its account there.
+    pub account_dir: Option<&'a OwnedFd>,
     /// The configuration.
     pub config: &'a Config,
 }

@@ -29,8 +29,8 @@ impl Transport {
         }
     }
 
-    /// Waits for the core, for which another process asks; that has ended when there is something
-    /// to read of `asker`, and then this one asks.
+    /// Waits for the core that another process asks for. When `asker` becomes readable that one has
+    /// ended, and this process asks.
     ///
     /// # Errors
     /// The kernel does not answer: the crashed process was killed.

@@ -7,7 +7,7 @@
 
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::quota::{self, share};
+use crate::dump::policy::quota::{self, contained_part};
 use crate::limits::{Free, Limits};
 use crate::registry::Registry;
 use crate::sys::file::JsonFile;
@@ -98,7 +98,7 @@ impl Places {
             0 => Places {
                 all: limits.host_concurrent.unwrap_or(0),
                 each: limits.concurrent.unwrap_or(0),
-                contained: share(limits.host_concurrent.unwrap_or(0)),
+                contained: contained_part(limits.host_concurrent.unwrap_or(0)),
                 wait: Duration::from_secs(limits.wait.unwrap_or(0)),
                 min_memory: limits.min_memory,
             },

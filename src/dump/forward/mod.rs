@@ -158,12 +158,12 @@ fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
     });
 }
 
-/// As the kernel's file mode, under a slot of the user's, who can stop the writer, which acts as
-/// the user, or have it hang in a file system. One that hangs keeps the slot.
+/// Writes as the kernel's file mode does. The user whose rights the writer has can stop it, or have
+/// it hang in a file system: so it takes a slot of that user's, and keeps it as long as it hangs.
 fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> {
     let append_pid = sysctl::core_uses_pid()? != 0;
     let file = match plan::host_file(crash, template, append_pid) {
-        Ok(file) => plan::CoreFile { patience: plan::patience(whose.limits), ..file },
+        Ok(file) => plan::CorePlan { patience: plan::patience(whose.limits), ..file },
         // As the kernel: nothing is said of processes that may leave no core.
         Err(cause) => {
             log::debug!("process {} of the host: no core: {cause}", crash.said.host_pid);

@@ -17,7 +17,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
-    Write(Box<Entry>, CoreFile),
+    Write(Box<Entry>, CorePlan),
     /// No core for this container, and why.
     NoCore(Box<Entry>, Cause),
     /// The handler that was there before has it.
@@ -26,7 +26,7 @@ pub(crate) enum Decision {
 
 /// The file to write, as the kernel's file mode would.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CoreFile {
+pub(crate) struct CorePlan {
     /// Absolute, or relative to the crasher's working directory; resolved below its root.
     pub path: Vec<u8>,
     /// Most bytes emitted; holes are free. `None` is unlimited.
@@ -70,11 +70,11 @@ pub(crate) enum Rights {
     ContainerRoot,
 }
 
-impl CoreFile {
+impl CorePlan {
     /// The same with a number in its name; 1 is the name without one.
     pub(crate) fn with_number(&self, number: u32) -> Self {
         let ending = if self.compress { COMPRESSED } else { "" };
-        CoreFile { path: numbered(&self.path, number, ending.as_bytes()), ..self.clone() }
+        CorePlan { path: numbered(&self.path, number, ending.as_bytes()), ..self.clone() }
     }
 
     /// The root and the working directory that the path is resolved from, as paths in the
@@ -116,7 +116,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     if entry.compress {
         path.extend_from_slice(COMPRESSED.as_bytes());
     }
-    let file = CoreFile {
+    let file = CorePlan {
         path,
         limit,
         existing,
@@ -144,7 +144,7 @@ const WRITER: u64 = 2 << 20;
 /// The file as a container with so much memory left can afford it: fewer threads, and where not
 /// even one may compress, no compression. An option never costs the core. `headroom`: bytes until a
 /// memory limit, of which half is left to the container. Returns what was given up, for the record.
-pub(crate) fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Option<String>) {
+pub(crate) fn affordable(mut file: CorePlan, headroom: Option<u64>) -> (CorePlan, Option<String>) {
     let Some(headroom) = headroom else { return (file, None) };
     let mut note = None;
     let threads = |each: u64| usize::try_from((headroom / 2).saturating_sub(WRITER) / each);
@@ -167,7 +167,7 @@ pub(crate) fn host_file(
     crash: &Crash,
     template: &Template,
     append_pid: bool,
-) -> Result<CoreFile, Cause> {
+) -> Result<CorePlan, Cause> {
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
     let limit = Limit::from_raw(crash.said.limit).finite();
@@ -177,14 +177,14 @@ pub(crate) fn host_file(
     if suid && path.first() != Some(&b'/') {
         return Err(Cause::RelativePath);
     }
-    Ok(CoreFile {
+    Ok(CorePlan {
         path,
         limit,
         existing: if suid { Existing::Keep } else { Existing::Replace },
         rights: if suid { Rights::HostRoot } else { Rights::Crasher },
         threads: usize::MAX,
         at_home: true,
-        ..CoreFile::default()
+        ..CorePlan::default()
     })
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn host_file(
 /// must be certain then.
 fn rights(crash: &Crash, facts: &Facts, entry: &Entry) -> Result<Rights, Cause> {
     match crash.said.dump_mode {
-        1 if facts.secure || facts.status.credentials.mixed() => Err(Cause::SetUserId),
+        1 if facts.has_more_rights() => Err(Cause::SetUserId),
         1 => Ok(Rights::Crasher),
         2 => {
             let no = |why: &str| Err(Cause::RootsCore(why.to_owned()));
@@ -281,12 +281,12 @@ mod tests {
 
     #[test]
     fn compression_is_given_up_before_the_core() {
-        let file = CoreFile {
+        let file = CorePlan {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
             threads: usize::MAX,
             at_home: true,
-            ..CoreFile::default()
+            ..CorePlan::default()
         };
         // headroom in MiB -> compressed, threads
         for (mib, compress, threads) in

@@ -35,7 +35,8 @@ pub(crate) struct Bucket {
 /// A core that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptCore {
-    /// Its path below the root that its process had. `None`: no text, so it is only counted.
+    /// Its path below the root that its process had. `None`: it is not UTF-8, or not below that
+    /// root; then it is counted, and never removed.
     pub path: Option<String>,
     /// That root.
     pub root: String,
@@ -77,7 +78,7 @@ pub(crate) fn slots(limits: &Limits) -> Option<u64> {
 
 /// How many of `all` places contained processes may have together: three quarters. The rest is for
 /// the host's own processes.
-pub(crate) fn share(all: u64) -> u64 {
+pub(crate) fn contained_part(all: u64) -> u64 {
     all - all / 4
 }
 
@@ -188,7 +189,7 @@ pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option
 
 /// Whether a file system with `total` inodes, of which `available` are free, has one for a core.
 /// The percentage of `min_free` stays free, 1 % where it has none.
-pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Cause> {
+pub(crate) fn inodes(min_free: Free, total: u64, available: u64) -> Result<(), Cause> {
     let percent = match (min_free.percent, min_free.bytes) {
         (Some(percent), _) => percent,
         (None, Some(1..)) => 1,
@@ -342,14 +343,16 @@ mod tests {
         );
         assert_eq!(space(free("0"), 1000, 0).unwrap(), None);
         assert_eq!(space(free("1Gi"), 0, 0).unwrap(), None);
-        assert!(files(free("5%, 1Gi"), 1000, 51).is_ok());
+        assert!(inodes(free("5%, 1Gi"), 1000, 51).is_ok());
         assert_eq!(
-            files(free("5%, 1Gi"), 1000, 50).unwrap_err().acted().unwrap(),
+            inodes(free("5%, 1Gi"), 1000, 50).unwrap_err().acted().unwrap(),
             "min_free = 5%, 1Gi"
         );
-        assert!(files(free("200Mi"), 1000, 10).is_err() && files(free("200Mi"), 1000, 11).is_ok());
+        assert!(
+            inodes(free("200Mi"), 1000, 10).is_err() && inodes(free("200Mi"), 1000, 11).is_ok()
+        );
         // btrfs does not say how many.
-        assert!(files(free("0"), 1000, 0).is_ok() && files(free("5%"), 0, 0).is_ok());
+        assert!(inodes(free("0"), 1000, 0).is_ok() && inodes(free("5%"), 0, 0).is_ok());
     }
 
     #[test]

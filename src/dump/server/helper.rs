@@ -2,7 +2,7 @@
 
 use super::super::crash::arguments::Crash;
 use super::super::crash::from_socket::Peer;
-use super::super::dispatched;
+use super::super::dispatch_named;
 use crate::report;
 use crate::sys::child::{self, Child};
 use crate::sys::{AsFd, OwnedFd, descriptor, process, rlimit, signals, socket};
@@ -71,7 +71,7 @@ fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
     descriptor::close_all_but(&[peer.as_fd()])?;
     rlimit::as_helper()?;
     match Crash::from_connection(descriptor::stdin(), peer.into_helpers()?)? {
-        Some(crash) => dispatched(crash),
+        Some(crash) => dispatch_named(crash),
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use super::slot::{Slot, open};
 use crate::cause::{Cause, CauseCode};
 use crate::dump::crash::container_crash::ContainerCrash;
-use crate::dump::policy::quota::{self, share};
+use crate::dump::policy::quota::{self, contained_part};
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::{OwnedFd, file, kernel};
@@ -146,7 +146,8 @@ pub(crate) fn slot_for(
     }
 }
 
-/// A slot of the crash's container, if one is free at this moment.
+/// A slot of the crash's container, if one is free at this moment. By the host's limits: what it is
+/// taken for is no dump of the container's.
 pub(crate) fn free_slot(case: &ContainerCrash<'_>) -> Option<Slot> {
     let request = SlotRequest {
         registry: case.registry?,
@@ -239,7 +240,7 @@ impl Semaphore<'_> {
         let most = Limits::nonzero(self.request.limits.host_concurrent);
         match self.request.pool {
             Pool::Containers => most.unwrap_or(0),
-            Pool::Others { is_contained: true } => share(most.unwrap_or(MANY)).max(1),
+            Pool::Others { is_contained: true } => contained_part(most.unwrap_or(MANY)).max(1),
             Pool::Others { is_contained: false } => most.unwrap_or(MANY),
         }
     }

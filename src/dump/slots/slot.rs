@@ -4,7 +4,7 @@
 use crate::bytes::Bytes;
 use crate::cause::Cause;
 use crate::dump::policy::quota::{self, AccountState, KeptCore, MOST, Running};
-use crate::limits::Limits;
+use crate::limits::{Keep, Limits};
 use crate::sys::file::{self, FileIdentity, JsonFile};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel};
 use anyhow::Result;
@@ -58,6 +58,11 @@ impl Slot {
     /// Whether the core is to be remembered.
     pub(crate) fn remembers(&self) -> bool {
         quota::keeps_state(&self.limits)
+    }
+
+    /// `limits.keep`.
+    pub(crate) fn keep(&self) -> Keep {
+        self.limits.keep.unwrap_or_default()
     }
 
     /// `limits.bytes`.

@@ -3,7 +3,7 @@
 
 use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::CorePlan;
 use crate::sys::cgroup::{self, Groups};
 use crate::sys::sandbox::{self, Meanwhile, SandboxBounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, process, resolve, rlimit};
@@ -46,7 +46,7 @@ pub(crate) enum Charge<'a> {
 /// a line of JSON each. Damaged lines are left out.
 pub(crate) fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     bounds: &SandboxBounds,
     urgency: Urgency,
     charge: Charge<'_>,

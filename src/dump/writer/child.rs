@@ -14,10 +14,10 @@ use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, CopyTarget};
 use crate::dump::crash::facts::Facts;
 use crate::dump::crash::transport::Transport;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::{CorePlan, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::slots::Slot;
-use crate::limits::Free;
+use crate::limits::{Free, Keep};
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::file::{FileId, FileIdentity, Stat};
@@ -73,7 +73,7 @@ impl WriterFiles<'_> {
 /// As the crasher: makes the file, copies the core into it, and reports.
 pub(crate) fn run_writer(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     opened: WriterFiles<'_>,
     to_parent: &mut ToParent,
@@ -95,7 +95,7 @@ pub(crate) fn run_writer(
 /// for this target. `gone`: cores of the container that are not there any more.
 fn attempt(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     opened: WriterFiles<'_>,
     to_parent: &mut ToParent,
@@ -120,7 +120,8 @@ fn attempt(
     let named = core_file.with_number(number);
     let name = proc::os(split(&named.path).1);
     let evicted: Vec<&KeptCore> = bounds.evict.iter().map(|i| &there[*i]).collect();
-    let evict = evict(&view, &evicted, gone).inspect_err(|_| {
+    let keep = slot.map(Slot::keep).unwrap_or_default();
+    let evict = evict(&view, &evicted, keep, gone).inspect_err(|_| {
         let _ = file::unlink(&directory.dir, name);
     })?;
     // If this process is killed from now on, the parent knows at least that there is a file.
@@ -156,6 +157,7 @@ fn attempt(
 fn evict(
     view: &CrasherView<'_>,
     evicted: &[&KeptCore],
+    keep: Keep,
     gone: &mut Vec<FileIdentity>,
 ) -> Result<Vec<FileIdentity>, Cause> {
     let (stored, others): (Vec<&KeptCore>, Vec<&KeptCore>) =
@@ -163,7 +165,7 @@ fn evict(
     for core in others {
         view.remove(core).map_err(|why| {
             let met = format_args!("an older core has to go, but {why}");
-            Cause::limit(CauseCode::Keep, "newest", met)
+            Cause::limit(CauseCode::Keep, keep.as_str(), met)
         })?;
         gone.push(core.identity);
     }
@@ -200,7 +202,7 @@ impl ClosedFile {
 /// Opens the directory, or makes it where the plan says so.
 fn open_directory<'f>(
     facts: &Facts,
-    core_file: &'f CoreFile,
+    core_file: &'f CorePlan,
     confinement: Option<&Result<Confinement<'_>>>,
     store: Option<&OwnedFd>,
 ) -> Result<OpenedDirectory<'f>, Cause> {
@@ -215,7 +217,7 @@ fn open_directory<'f>(
 /// Makes the file. Returns with it what went wrong without keeping it from being made.
 fn make(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     confinement: Option<&Result<Confinement<'_>>>,
     label: Option<Labeller<'_>>,
     directory: &OpenedDirectory<'_>,
@@ -241,7 +243,7 @@ fn make(
 /// Copies the core, by whichever lane is fastest, or compresses it.
 fn fill(
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     target: &Arc<CopyTarget>,
     source: Option<CrashedMemory>,
     hold: Option<Hold>,
@@ -264,7 +266,7 @@ fn fill(
 fn cause_of(
     stop: Stop,
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     full: impl FnOnce() -> Option<Cause>,
 ) -> Cause {
     match stop {
@@ -317,7 +319,7 @@ impl SpaceBounds {
 }
 
 fn space_bounds(
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     there: &[KeptCore],
     space: &Space,
@@ -325,7 +327,7 @@ fn space_bounds(
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
     if let Some(min_free) = min_free {
-        quota::files(min_free, space.files, space.files_available)?;
+        quota::inodes(min_free, space.files, space.files_available)?;
     }
     let by_space = min_free
         .map(|min_free| quota::space(min_free, space.total, space.available))

@@ -4,17 +4,19 @@
 
 use crate::dump::crash::container_root::ContainerRoot;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::{CorePlan, Rights};
 use crate::sys::cred::{self, Credentials};
 use crate::sys::proc::Proc;
-use crate::sys::{AsFd, BorrowedFd, descriptor, file, ns, process, rlimit};
+use crate::sys::{
+    AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, ns, process, resolve, rlimit,
+};
 use anyhow::{Context, Result};
 
 /// Gives up everything that the crasher does not have, and all descriptors but the standard three
 /// and `keep`. The order matters: what needs rights comes first, the rights themselves go last.
 pub(crate) fn become_crasher<'a>(
     facts: &'a Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     mut keep: Vec<BorrowedFd<'a>>,
 ) -> Result<()> {
     process::not_dumpable()?;
@@ -48,6 +50,17 @@ pub(crate) fn become_crasher<'a>(
     descriptor::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())?;
     facts.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
+}
+
+/// Opens a directory as whoever this process has become, if those are its rights.
+///
+/// # Errors
+/// `openat2(2)`; EPERM where somebody else than the container's root could redirect the path.
+pub(crate) fn open_dir(rights: Rights, dir: &[u8]) -> Result<OwnedFd, Errno> {
+    match rights {
+        Rights::ContainerRoot => resolve::open_dir_of_root(dir),
+        Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir),
+    }
 }
 
 /// Gives up everything that this root does not have, and all descriptors but the standard three

@@ -1,7 +1,8 @@
 //! Where the core goes, and making its file as the kernel does.
 
+use super::crasher::open_dir;
 use crate::cause::Cause;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::{CorePlan, Rights};
 use crate::dump::policy::quota;
 use crate::name_conflict::{Existing, LAST};
 use crate::store::DUMP_DIR_MODE;
@@ -31,7 +32,7 @@ impl<'a> OpenedDirectory<'a> {
     /// There is no such directory, or the path names no file; or, for the core of the container's
     /// root, somebody else than root could change where it leads.
     pub(crate) fn of(
-        core_file: &'a CoreFile,
+        core_file: &'a CorePlan,
         store: Option<&OwnedFd>,
         umask: u32,
     ) -> Result<Self, Cause> {
@@ -51,8 +52,7 @@ impl<'a> OpenedDirectory<'a> {
         let is_roots = core_file.rights == Rights::ContainerRoot;
         let opened = match core_file.made_below {
             Some(fixed) => made_below(core_file, fixed.min(dir.len()), store, umask),
-            None if is_roots => Ok(resolve::open_dir_of_root(dir)),
-            None => Ok(resolve::open_dir_as_process(dir)),
+            None => Ok(open_dir(core_file.rights, dir)),
         };
         let dir = opened?.map_err(|e| match e {
             Errno::PERM if is_roots => Cause::RootsCore(format!(
@@ -75,7 +75,7 @@ const DEPTH: usize = 16;
 /// # Errors
 /// The disk has no room for the core: then nothing is made.
 fn made_below(
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     fixed: usize,
     store: Option<&OwnedFd>,
     umask: u32,
@@ -97,7 +97,7 @@ fn made_below(
     let base = from_the_hosts_side(base, store);
     let space = filesystem::space(&base).ok().filter(|space| space.kind != FsType::Memory);
     if let (Some(space), Some(min_free)) = (space, core_file.min_free) {
-        quota::files(min_free, space.files, space.files_available)?;
+        quota::inodes(min_free, space.files, space.files_available)?;
         quota::space(min_free, space.total, space.available)?;
     }
     Ok(make(base, below, umask))
@@ -167,7 +167,7 @@ pub(crate) struct Made {
 /// What the file is to be.
 pub(crate) struct FileSpec<'a> {
     /// The path, and what happens where it exists.
-    pub core_file: &'a CoreFile,
+    pub core_file: &'a CorePlan,
     /// What has the name is not unlinked: its label must stay as it is.
     pub keep_old: bool,
     /// Whose new files are, as this process sees it.
@@ -227,7 +227,7 @@ fn replace(directory: &OpenedDirectory<'_>) -> Result<Made, Cause> {
 }
 
 /// The first number that is free.
-fn number(directory: &OpenedDirectory<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
+fn number(directory: &OpenedDirectory<'_>, core_file: &CorePlan) -> Result<Made, Cause> {
     for number in 1..=LAST {
         let path = core_file.with_number(number).path;
         let (_, name) = split(&path);

@@ -5,6 +5,7 @@
 //! for and removed by the host; the container's view of the store, which is read-only, is not
 //! trusted.
 
+use super::crasher::open_dir;
 use super::create_file::split;
 use crate::dump::policy::plan::Rights;
 use crate::dump::policy::quota::KeptCore;
@@ -12,7 +13,7 @@ use crate::registry::check_id;
 use crate::store::{Store, tree};
 use crate::sys::file::FileIdentity;
 use crate::sys::proc::os;
-use crate::sys::{Errno, OwnedFd, file, resolve};
+use crate::sys::{Errno, OwnedFd, file};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -55,17 +56,15 @@ impl CrasherView<'_> {
     }
 
     fn find<'a>(&self, core: &'a KeptCore) -> OlderCore<'a> {
-        let path = core.path.as_deref().filter(|_| core.root.as_bytes() == self.root);
-        let Some(path) = path.map(str::as_bytes) else {
+        let Some(path) = core.path.as_deref().map(str::as_bytes) else {
+            return OlderCore::Unknown("its path is not known: it is not UTF-8".into());
+        };
+        if core.root.as_bytes() != self.root {
             return OlderCore::Unknown("it was written by a process with another root".into());
-        };
+        }
         let (dir, name) = split(path);
-        let opened = match self.rights {
-            Rights::ContainerRoot => resolve::open_dir_of_root(dir),
-            Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir),
-        };
-        let found =
-            opened.and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
+        let found = open_dir(self.rights, dir)
+            .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
         match found {
             Ok((dir, found)) if found.is_same_file(&core.identity) => OlderCore::There(dir, name),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) if self.at_home => OlderCore::Gone,

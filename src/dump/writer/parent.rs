@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::dump::copy::crashed_memory::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::plan::{CorePlan, Rights};
 use crate::dump::slots::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
@@ -97,7 +97,7 @@ impl EndingWriter {
 pub(crate) fn write(
     crash: &Crash,
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     mut on: impl FnMut(Event),
@@ -107,7 +107,7 @@ pub(crate) fn write(
         Attempt::Retry(writer) => writer,
     };
     writer.end()?;
-    let core_file = CoreFile { early_release: false, ..core_file.clone() };
+    let core_file = CorePlan { early_release: false, ..core_file.clone() };
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
         Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
@@ -121,7 +121,7 @@ pub(crate) fn write(
 fn attempt(
     crash: &Crash,
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
@@ -147,7 +147,7 @@ struct Writer {
 fn start(
     crash: &Crash,
     facts: &Facts,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     slot: Option<&Slot>,
     store: Option<&OwnedFd>,
 ) -> Result<Writer> {
@@ -198,7 +198,7 @@ fn start(
 /// container's, as in the kernel's file mode. Not after an early release: an engine that cleans up
 /// the group of a container that has gone would kill us. A group that is gone already cannot be
 /// joined, and needs no limit.
-fn groups(facts: &Facts, core_file: &CoreFile, early_release: bool) -> Groups {
+fn groups(facts: &Facts, core_file: &CorePlan, early_release: bool) -> Groups {
     if early_release || core_file.rights == Rights::HostRoot {
         return Groups::default();
     }
@@ -213,7 +213,7 @@ fn groups(facts: &Facts, core_file: &CoreFile, early_release: bool) -> Groups {
 fn follow(
     writer: Writer,
     crash: &Crash,
-    core_file: &CoreFile,
+    core_file: &CorePlan,
     on: &mut impl FnMut(Event),
 ) -> Result<Attempt> {
     let Writer { child, messages, go: _, moved } = writer;
@@ -268,7 +268,7 @@ fn follow(
 }
 
 /// The writer has ended, or closed its pipe, without a last message.
-fn ended_early(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
+fn ended_early(mut written: Written, child: Child, core_file: &CorePlan) -> Result<Attempt> {
     let ended = child.end_within(LAST)?;
     // It may have been killed between making the file and saying so. The record then names a
     // truncated core, which may not exist.
@@ -285,7 +285,7 @@ fn ended_early(mut written: Written, child: Child, core_file: &CoreFile) -> Resu
 }
 
 /// Nothing moves: the writer is killed.
-fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
+fn give_up(mut written: Written, child: Child, core_file: &CorePlan) -> Result<Attempt> {
     written.stuck = child.end_now()?.is_none();
     written.given_up = true;
     let stall = |patience: Duration| Cause::Stall(patience.as_secs());

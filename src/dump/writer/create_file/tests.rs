@@ -4,11 +4,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-fn core_file(path: &Path, existing: Existing) -> CoreFile {
-    CoreFile { path: path.as_os_str().as_bytes().to_vec(), existing, ..CoreFile::default() }
+fn core_file(path: &Path, existing: Existing) -> CorePlan {
+    CorePlan { path: path.as_os_str().as_bytes().to_vec(), existing, ..CorePlan::default() }
 }
 
-fn make(core_file: &CoreFile) -> Result<Made, Cause> {
+fn make(core_file: &CorePlan) -> Result<Made, Cause> {
     let wanted = FileSpec { core_file, keep_old: false, owner: user::effective_uid() };
     create(&OpenedDirectory::of(core_file, None, 0o022)?, &wanted)
 }
@@ -77,7 +77,7 @@ fn directories_are_made_below_the_fixed_one_only() {
     let fixed = base.len() + 1;
     let of = |below: &str, made_below| {
         let path = format!("{base}/{below}").into_bytes();
-        let file = CoreFile { path, made_below, ..CoreFile::default() };
+        let file = CorePlan { path, made_below, ..CorePlan::default() };
         OpenedDirectory::of(&file, None, 0o022).map(|_| ()).map_err(|cause| cause.to_string())
     };
     of("a/b/core", None).unwrap_err();
@@ -100,10 +100,10 @@ fn directories_in_the_store_are_made_on_the_hosts_side() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().to_str().unwrap();
     let store = file::open_dir(dir.path()).unwrap();
-    let file = CoreFile {
+    let file = CorePlan {
         path: format!("{base}/web/core").into_bytes(),
         made_below: Some(base.len() + 1),
-        ..CoreFile::default()
+        ..CorePlan::default()
     };
     let place = OpenedDirectory::of(&file, Some(&store), 0o022).unwrap();
     assert!(same(&place.dir, &file::open_dir(&dir.path().join("web")).unwrap()));

@@ -3,7 +3,7 @@
 //! The store's disk may be frozen or gone. While the crashed process waits, the store is asked on a
 //! thread, which is left behind where it gets no answer.
 
-use super::{record_list, refused};
+use super::{record_list, without_core};
 use crate::record::{Outcome, Record};
 use crate::store::{RecordFile, Records, Store};
 use crate::sys::new_file::NewFile;
@@ -25,7 +25,7 @@ const MOST: Duration = Duration::from_secs(60);
 const SILENT: &str = "the store does not answer";
 
 /// The record of one crash.
-pub(crate) struct RecordClient<'a> {
+pub(crate) struct CrashRecord<'a> {
     store: &'a Path,
     /// The directory of the limits of its account; none without a run directory.
     account: Option<&'a OwnedFd>,
@@ -36,7 +36,7 @@ pub(crate) struct RecordClient<'a> {
 
 enum State {
     /// Nothing was to be written yet.
-    Closed,
+    NotOpened,
     Open(Opened),
     /// The store cannot be opened, and why; or it does not answer, and is not asked again.
     Gone(String),
@@ -48,11 +48,11 @@ struct Opened {
     file: Option<RecordFile>,
 }
 
-impl<'a> RecordClient<'a> {
+impl<'a> CrashRecord<'a> {
     /// Opens nothing yet. That the store cannot be opened is said where there is something to
     /// write. `account`: the directory of the limits of its account.
     pub(crate) fn new(store: &'a Path, account: Option<&'a OwnedFd>) -> Self {
-        RecordClient { store, account, is_waited_for: true, state: State::Closed }
+        CrashRecord { store, account, is_waited_for: true, state: State::NotOpened }
     }
 
     /// Whether the store could be opened and has answered so far.
@@ -65,11 +65,11 @@ impl<'a> RecordClient<'a> {
     ///
     /// # Errors
     /// It could not be told, or the store does not answer.
-    pub(crate) fn refuse(&mut self, record: &Record, most: u64) -> Result<bool> {
+    pub(crate) fn say_without_core(&mut self, record: &Record, most: u64) -> Result<bool> {
         let account = self.account.map(OwnedFd::try_clone).transpose().context("dup")?;
         let record = record.clone();
         self.ask(COUNTING, move |opened| {
-            refused::tell(account.as_ref(), most, &opened.records, &record)
+            without_core::tell(account.as_ref(), most, &opened.records, &record)
         })
     }
 
@@ -87,7 +87,7 @@ impl<'a> RecordClient<'a> {
 
     /// What became of the core. The process is let go when it is in the record, and does not wait
     /// for the log.
-    pub(crate) fn close(&mut self, record: &Record) {
+    pub(crate) fn say_and_release(&mut self, record: &Record) {
         self.say(record);
         descriptor::release_stdin();
         self.is_waited_for = false;
@@ -115,7 +115,7 @@ impl<'a> RecordClient<'a> {
         task: impl FnOnce(&mut Opened) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let opened = match std::mem::replace(&mut self.state, State::Gone(SILENT.into())) {
-            State::Closed => None,
+            State::NotOpened => None,
             State::Open(opened) => Some(opened),
             State::Gone(why) => {
                 self.state = State::Gone(why.clone());

@@ -18,9 +18,9 @@ const COUNTS: i64 = 60;
 /// Which files a process has mapped, as whom it could read them, and how large one may be that is
 /// kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MappedFiles(String);
+pub(crate) struct MappedFilesHash(String);
 
-impl MappedFiles {
+impl MappedFilesHash {
     /// Those in the text of /proc/PID/maps. `None`: one has no name any more, so that the next
     /// process has another one.
     ///
@@ -43,7 +43,7 @@ impl MappedFiles {
             hasher.update(file).update(b"\n");
             last = file;
         }
-        Some(MappedFiles(hasher.finalize().to_hex().to_string()))
+        Some(MappedFilesHash(hasher.finalize().to_hex().to_string()))
     }
 }
 
@@ -51,7 +51,7 @@ impl MappedFiles {
 /// size in bytes.
 #[derive(Default, Serialize, Deserialize)]
 struct KeptBefore {
-    mapped: Option<MappedFiles>,
+    mapped: Option<MappedFilesHash>,
     at: i64,
     kept: Vec<(String, String, u64)>,
 }
@@ -61,7 +61,7 @@ struct KeptBefore {
 pub(super) fn recall(
     dir: &OwnedFd,
     account: &str,
-    mapped: &MappedFiles,
+    mapped: &MappedFilesHash,
     store: &KeptBinaries,
 ) -> Option<BTreeMap<String, String>> {
     let before: KeptBefore = LAST.read(dir);
@@ -82,7 +82,7 @@ pub(super) fn recall(
 /// It cannot be written.
 pub(super) fn note(
     dir: &OwnedFd,
-    mapped: &MappedFiles,
+    mapped: &MappedFilesHash,
     store: &KeptBinaries,
     kept: &BTreeMap<String, String>,
 ) -> Result<()> {
@@ -102,7 +102,7 @@ mod tests {
     fn the_same_files() {
         let of = |maps: &str, uid| {
             let reader = Credentials { uid: [uid; 4], ..Credentials::default() };
-            MappedFiles::of(maps.as_bytes(), &reader, Limit::Unlimited)
+            MappedFilesHash::of(maps.as_bytes(), &reader, Limit::Unlimited)
         };
         let one = "\
 00400000-00401000 r--p 00000000 08:01 77                         /bin/server

@@ -27,7 +27,7 @@ fn what(program: &str) -> Option<&'static str> {
 
 /// Replaces the error `why` for the process of a state, if its program shows that
 /// it is no native container.
-pub(super) fn explain(process: &Proc, pid: i32, why: Error) -> Error {
+pub(super) fn reworded(process: &Proc, pid: i32, why: Error) -> Error {
     let exe = process.link("exe").unwrap_or_default();
     let names = [
         exe.rsplit(|b| *b == b'/').next().map(printable),
