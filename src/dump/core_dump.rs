@@ -1,5 +1,5 @@
-//! A crash of a container that is to have a core: a first record is saved before its first byte, the
-//! outcome when that is known.
+//! A crash of a container that is to have a core: a first record is saved before its first byte,
+//! the outcome when that is known.
 
 use super::after::crash_record::CrashRecord;
 use super::after::deleted_files::DeletedFiles;

@@ -2,9 +2,9 @@
 //! container it was, `policy` decides, `writer` makes the file and `copy` fills it, `after` keeps
 //! the record. Crashes of no container go to the earlier handler, by `forward`.
 //!
-//! The order is part of the defence: pin; gather; verify again; decide; take a slot; say who crashed, in a first
-//! record, while the writer takes on the crasher's credentials; make the file, not before that
-//! record is there; stream; record. The ELF is never looked at with privileges.
+//! The order is part of the defence: pin; gather; verify again; decide; take a slot; say who
+//! crashed, in a first record, while the writer takes on the crasher's credentials; make the file,
+//! not before that record is there; stream; record. The ELF is never looked at with privileges.
 //!
 //! Who crashed is in the error of whatever fails before that record. It is not a line of its own in
 //! the log before everything else: how many lines an account may have in a minute can be looked up

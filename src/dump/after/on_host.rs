@@ -6,7 +6,9 @@ use crate::sys::{descriptor, file, proc, resolve};
 use std::path::Path;
 use std::time::Duration;
 
-/// Whether the file `id` is what its path on the host leads to. The path follows from what the hook saw when the container was made. Since then the
+/// Whether the file `id` is what its path on the host leads to.
+///
+/// The path on the host follows from what the hook saw when the container was made. Since then the
 /// container may have changed its directories, and a process of it can have another root or other
 /// mounts: the path is the core's only if it leads to the very file that was written.
 ///

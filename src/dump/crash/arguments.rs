@@ -20,7 +20,8 @@ pub(crate) struct Crash {
 }
 
 impl Crash {
-    /// Reads the arguments in the order of `crate::pattern::HANDLE_SPECIFIERS`, and takes over the pidfd.
+    /// Reads the arguments in the order of `crate::pattern::HANDLE_SPECIFIERS`, and takes over the
+    /// pidfd.
     ///
     /// # Errors
     /// The argument that is missing or no number.

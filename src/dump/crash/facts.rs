@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 /// Everything that decides whose crash it is and with which rights its core is written. What is
 /// read of /proc after this decides neither: the walk to the crasher's parents, and by `task`,
 /// which can be no other process's, what is mapped and mounted, the memory in use, and whether it
-/// is still there. The one exception is [`Facts::container_root`], which is found when the container
-/// is known, and bounded by what the container's first process may.
+/// is still there. The one exception is [`Facts::container_root`], which is found when the
+/// container is known, and bounded by what the container's first process may.
 #[derive(Debug)]
 pub(crate) struct Facts {
     /// IDs, capabilities, umask of the crashing thread.
@@ -56,8 +56,8 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Whether it has rights that its user has not: it was started set-user-ID, set-group-ID or with
-    /// file capabilities, or its IDs differ.
+    /// Whether it has rights that its user has not: it was started set-user-ID, set-group-ID or
+    /// with file capabilities, or its IDs differ.
     pub(crate) fn has_more_rights(&self) -> bool {
         self.secure || self.status.credentials.mixed()
     }
