@@ -6,17 +6,6 @@
 
 mod own_keys;
 
-/// The soft RLIMIT_CORE to set: what is `asked` for, else unlimited. `there`: the soft and the hard
-/// limit in config.json. A soft limit above 0 there was set deliberately, and stays (`None`) unless
-/// the request names another; a hard limit is never exceeded.
-pub(crate) fn soft_core_limit(asked: Option<Limit>, there: Option<(u64, u64)>) -> Option<Limit> {
-    match (asked, there) {
-        (None, Some((soft, _))) if soft > 0 => None,
-        (_, Some((_, hard))) => Some(asked.unwrap_or_default().min(Limit::from_raw(hard))),
-        (_, None) => Some(asked.unwrap_or_default()),
-    }
-}
-
 #[cfg(test)]
 pub(crate) use own_keys::SETTINGS;
 pub(crate) use own_keys::unknown;

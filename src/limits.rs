@@ -1,9 +1,11 @@
 //! Limits for the cores of one container: the keys of the configuration's `[limits]` and of the
 //! annotation `oci-coredump/limits`. Pure.
 
+mod core_limit;
 mod quantity;
 mod share;
 
+pub(crate) use core_limit::soft_core_limit;
 pub(crate) use quantity::{Free, Rate};
 pub(crate) use share::DiskShare;
 

@@ -65,11 +65,13 @@ fn a_refused_pattern_lets_the_container_start(kind: Kind) {
             "{what}"
         );
         // Whoever looks for its crashes is told.
-        let said = product(&["info", "refused"]).output().unwrap();
-        let text = String::from_utf8_lossy(&said.stderr);
-        assert!(!said.status.success(), "{what}: {said:?}");
-        assert!(text.contains("container refused") && text.contains(ECI), "{what}: {text}");
-        assert_one_line(&said, what);
+        for look in [&["info", "refused"][..], &["list", "--since", "1h", "refused"]] {
+            let said = product(look).output().unwrap();
+            let text = String::from_utf8_lossy(&said.stderr);
+            assert!(!said.status.success(), "{what}: {said:?}");
+            assert!(text.contains("container refused") && text.contains(ECI), "{what}: {text}");
+            assert_one_line(&said, what);
+        }
         container.remove();
         assert_eq!(host.sysctl("kernel/core_pattern"), before, "{what}");
     }

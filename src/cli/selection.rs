@@ -179,7 +179,8 @@ fn refused(registry: &Registry, query: &Query) -> Option<(String, String)> {
     let entries = registry.ids().ok()?.into_iter().filter_map(|id| registry.get(&id));
     let of = |entry: Entry| {
         let why = entry.refused.clone().filter(|_| entry.init_lives())?;
-        let crash = Record { names: entry.names, ..Record::default() };
+        let time = Timestamp::now().to_string();
+        let crash = Record { time, names: entry.names, ..Record::default() };
         query.takes(&crash).then(|| (container(&crash.names), why))
     };
     entries.into_iter().find_map(of)

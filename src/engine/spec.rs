@@ -5,6 +5,7 @@ use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
 use crate::config::Config;
 use crate::container_identity::{self, ContainerIdentity};
+use crate::limits;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -54,7 +55,7 @@ pub(crate) fn core_limit(
     there: Option<(u64, u64)>,
     reach: u64,
 ) -> Option<(u64, u64)> {
-    let soft = annotation::soft_core_limit(asked.map(Limit::from_raw), there)?.raw();
+    let soft = limits::soft_core_limit(asked.map(Limit::from_raw), there)?.raw();
     let new = (soft, there.map_or(reach, |(_, hard)| hard));
     (new.0 <= new.1 && new.1 <= reach && there != Some(new)).then_some(new)
 }

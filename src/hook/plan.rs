@@ -4,9 +4,9 @@ use super::config_json::{Life, Volume};
 use super::remarks;
 use super::request::Request;
 use super::subpath;
-use crate::annotation;
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
+use crate::limits;
 use crate::record::Location;
 use crate::registry::DumpPlace;
 use std::fmt;
@@ -144,7 +144,7 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
 /// The soft limit to set. Where config.json has no limit, the hard one may be raised for it.
 fn limit(request: &Request, warnings: &mut Vec<String>) -> Option<HostStep> {
     let (asked, there) = (request.wishes.limit, request.bundle.core_limit());
-    let soft = annotation::soft_core_limit(asked, there)?;
+    let soft = limits::soft_core_limit(asked, there)?;
     if there.is_some_and(|(_, hard)| hard == 0) && asked != Some(Limit::Finite(0)) {
         warnings.push(
             "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, or start \

@@ -9,6 +9,7 @@
 //! Debug information and memory are hostile: the numbers of entries, operations, elements and bytes
 //! are bounded, and so is how deep types are followed.
 
+mod bounded_text;
 mod callers;
 mod entry;
 mod language;

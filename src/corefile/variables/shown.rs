@@ -1,6 +1,7 @@
 //! How the value of a variable is written: as gdb does in C, C++ and Go, and with Rust's own marks
 //! in Rust.
 
+use super::bounded_text::{BoundedText, OPTIMIZED_OUT};
 use super::language::Language;
 use super::location::{Missing, ValueLocation};
 use super::options::VariableOptions;
@@ -15,7 +16,6 @@ use std::fmt::Write as _;
 pub(super) const HIDDEN: &str = "<hidden>";
 /// Stands for contents that are not asked for.
 const CONTENTS: &str = "<contents not shown>";
-const OPTIMIZED_OUT: &str = "<optimized out>";
 /// How deep structures in structures are shown.
 const DEPTH: usize = 3;
 /// Most elements of an array, and most members and variants of a type.
@@ -27,22 +27,6 @@ pub(super) struct Shown<'s, 'b> {
     process: DumpedMemory<'b>,
     options: &'s VariableOptions,
     language: Language,
-}
-
-/// A text that is written up to a bound.
-struct Out {
-    text: String,
-    most: usize,
-}
-
-impl Out {
-    fn is_full(&self) -> bool {
-        self.text.len() >= self.most
-    }
-
-    fn add(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
 }
 
 impl<'s, 'b> Shown<'s, 'b> {
@@ -63,7 +47,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         most: usize,
     ) -> String {
         let Some(location) = location else { return OPTIMIZED_OUT.to_owned() };
-        let mut out = Out { text: String::new(), most };
+        let mut out = BoundedText { text: String::new(), most };
         self.show(&mut out, ty, &location, 0);
         if out.text.len() > most {
             let end = (0..=most).rev().find(|i| out.text.is_char_boundary(*i)).unwrap_or(0);
@@ -75,7 +59,7 @@ impl<'s, 'b> Shown<'s, 'b> {
 
     fn show(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         ty: Option<&Die<'_, '_>>,
         location: &ValueLocation,
         depth: usize,
@@ -85,13 +69,13 @@ impl<'s, 'b> Shown<'s, 'b> {
             return out.add("<synthetic pointer>");
         }
         if let Err(missing) = self.show_type(out, &ty, location, depth) {
-            add_missing(out, &missing);
+            out.add_missing(&missing);
         }
     }
 
     fn show_type(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         ty: &Die<'_, '_>,
         location: &ValueLocation,
         depth: usize,
@@ -147,7 +131,7 @@ impl<'s, 'b> Shown<'s, 'b> {
 
     fn pointer(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         ty: &Die<'_, '_>,
         location: &ValueLocation,
     ) -> Result<(), Missing> {
@@ -166,17 +150,17 @@ impl<'s, 'b> Shown<'s, 'b> {
     }
 
     /// Text at an address, unless contents are not to be shown.
-    fn text(&self, out: &mut Out, address: u64, read: impl FnOnce() -> Option<String>) {
+    fn text(&self, out: &mut BoundedText, address: u64, read: impl FnOnce() -> Option<String>) {
         let shown = if self.options.contents { read() } else { Some(CONTENTS.to_owned()) };
         match shown {
             Some(text) => out.add(&text),
-            None => add_not_in_core(out, address),
+            None => out.add_not_in_core(address),
         }
     }
 
     fn structure(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         ty: &Die<'_, '_>,
         location: &ValueLocation,
         depth: usize,
@@ -262,7 +246,7 @@ impl<'s, 'b> Shown<'s, 'b> {
     /// The value of a member of the structure at `location`.
     fn member(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         member: &Die<'_, '_>,
         name: Option<&str>,
         location: &ValueLocation,
@@ -277,7 +261,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
                 (Ok(n), None) => out.add(&n.to_string()),
                 // The members after it may be there.
-                (Err(missing), _) => add_missing(out, &missing),
+                (Err(missing), _) => out.add_missing(&missing),
             }
         } else if let Some(offset) = members::offset(member) {
             self.show(out, of.as_ref(), &location.part(offset), depth + 1);
@@ -289,7 +273,7 @@ impl<'s, 'b> Shown<'s, 'b> {
     /// A variant of an enumeration of Rust's.
     fn variant(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         part: &Die<'_, '_>,
         location: &ValueLocation,
         depth: usize,
@@ -326,7 +310,7 @@ impl<'s, 'b> Shown<'s, 'b> {
 
     fn elements_behind(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         sequence: &Sequence<'_, '_>,
         depth: usize,
     ) -> Result<(), Missing> {
@@ -341,7 +325,7 @@ impl<'s, 'b> Shown<'s, 'b> {
 
     fn array(
         &self,
-        out: &mut Out,
+        out: &mut BoundedText,
         element: &Die<'_, '_>,
         dimensions: &[Option<u64>],
         location: &ValueLocation,
@@ -398,16 +382,4 @@ impl<'s, 'b> Shown<'s, 'b> {
 fn is_array_of_text(ty: &Die<'_, '_>) -> bool {
     ty.tag() == gimli::DW_TAG_array_type
         && ty.type_of().is_some_and(|element| text::may_be_of_text(&element))
-}
-
-/// Says why there is no value.
-fn add_missing(out: &mut Out, missing: &Missing) {
-    match missing {
-        Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
-        Missing::NotInCore(address) => add_not_in_core(out, *address),
-    }
-}
-
-fn add_not_in_core(out: &mut Out, address: u64) {
-    let _ = write!(out.text, "<not in the core: {address:#x}>");
 }

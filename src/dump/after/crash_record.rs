@@ -3,7 +3,7 @@
 //! The store's disk may be frozen or gone. While the crashed process waits, the store is asked on a
 //! thread, which is left behind where it gets no answer.
 
-use super::{record_list, without_core};
+use super::{record_list, record_without_core};
 use crate::record::{Outcome, Record};
 use crate::store::{RecordFile, Records, Store};
 use crate::sys::new_file::NewFile;
@@ -69,7 +69,7 @@ impl<'a> CrashRecord<'a> {
         let account = self.account.map(OwnedFd::try_clone).transpose().context("dup")?;
         let record = record.clone();
         self.ask(COUNTING, move |opened| {
-            without_core::tell(account.as_ref(), most, &opened.records, &record)
+            record_without_core::tell(account.as_ref(), most, &opened.records, &record)
         })
     }
 

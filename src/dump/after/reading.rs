@@ -90,7 +90,7 @@ pub(super) struct Reading<'a> {
 
 /// What a core says, as far as it was wanted.
 #[derive(Debug, Default)]
-pub(super) struct WhatCoreSays {
+pub(super) struct CoreFindings {
     pub summary: Option<Summary>,
     pub files: Vec<SeenFile>,
 }
@@ -100,13 +100,13 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// There is no child.
-    pub(super) fn read(&self) -> Result<WhatCoreSays> {
+    pub(super) fn read(&self) -> Result<CoreFindings> {
         let Self { facts, core_file, deleted, .. } = *self;
         let fds: Vec<BorrowedFd<'_>> = self.locks.iter().copied().chain(deleted.fds()).collect();
         let child = |own: &OwnedFd, out: &mut File| self.tell(&Sources { own, deleted }, out);
         let urgency = self.urgency();
         let lines = as_crasher::run(facts, core_file, &BOUNDS, urgency, self.charge, &fds, child)?;
-        let mut told = WhatCoreSays::default();
+        let mut told = CoreFindings::default();
         for line in lines {
             match line {
                 Line::File(file) => told.files.push(file),

@@ -123,7 +123,7 @@ pub(crate) fn room(
 ) -> Result<Room, Cause> {
     let keep = limits.keep.unwrap_or_default();
     // What may go, in the order in which it goes.
-    let mut goes = match keep {
+    let mut removable = match keep {
         Keep::Newest => 0..there.len(),
         Keep::FirstAndNewest => 1.min(there.len())..there.len(),
         Keep::Oldest => 0..0,
@@ -133,7 +133,7 @@ pub(crate) fn room(
     let counted = Limits::nonzero(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
-            let Some(next) = goes.next() else {
+            let Some(next) = removable.next() else {
                 return Err(Cause::limit(
                     CauseCode::Cores,
                     most,
@@ -153,7 +153,7 @@ pub(crate) fn room(
                 .map(|(_, k)| k.size)
                 .sum::<u64>();
         while used.saturating_add(expected) > most {
-            let Some(next) = goes.next() else { break };
+            let Some(next) = removable.next() else { break };
             room.remove.push(next);
             used -= there[next].size;
         }
